@@ -1,0 +1,1 @@
+"""The only importers of `cryptography`: signing, sealing, key files, the transparency log."""
