@@ -35,8 +35,6 @@ class Secret:
         """Give the number of bytes and nothing else."""
         return f"<Secret: {len(self._value)} bytes>"
 
-    __str__ = __repr__
-
     def __format__(self, _format_spec: str, /) -> str:
         """Give the same text for every format specification."""
         return repr(self)
@@ -50,22 +48,6 @@ class Secret:
     # A hash would be computed from the secret and would stay in dicts and sets.
     __hash__ = None  # type: ignore[assignment]
 
-    def __copy__(self) -> NoReturn:
-        """Refuse with TypeError."""
-        raise _no_copies()
-
-    def __deepcopy__(self, _memo: object, /) -> NoReturn:
-        """Refuse with TypeError."""
-        raise _no_copies()
-
-    def __reduce_ex__(self, _protocol: object, /) -> NoReturn:
-        """Refuse with TypeError: pickling would write the bytes somewhere."""
-        raise _no_copies()
-
     def __getstate__(self) -> NoReturn:
-        """Refuse with TypeError: the default would hand out the slots."""
-        raise _no_copies()
-
-
-def _no_copies() -> TypeError:
-    return TypeError("a Secret is neither copied nor pickled")
+        """Refuse with TypeError; pickle, copy and deepcopy all ask here."""
+        raise TypeError("a Secret is neither copied nor pickled")

@@ -1,7 +1,6 @@
 """Ed25519 signatures (RFC 8032): sign with a key, verify under raw public key bytes."""
 
 import hashlib
-from functools import lru_cache
 from typing import Final, NoReturn, Self, final
 
 from cryptography.exceptions import InvalidSignature
@@ -14,7 +13,6 @@ PUBLIC_KEY_BYTES: Final = 32
 SEED_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 KEY_ID_HEX_DIGITS: Final = 32
-PUBLIC_KEYS_CACHED_MAX: Final = 8192
 
 _KEY_ID_LABEL: Final = b"strongroom/signing-key/v1"
 
@@ -90,7 +88,6 @@ class SigningKey:
         raise TypeError("a SigningKey is neither copied nor pickled")
 
 
-@lru_cache(maxsize=PUBLIC_KEYS_CACHED_MAX)
 def _load(public_key: bytes) -> Ed25519PublicKey:
     if len(public_key) != PUBLIC_KEY_BYTES:
         raise SignatureInvalid(f"an Ed25519 public key is {PUBLIC_KEY_BYTES} bytes, this one {len(public_key)}")

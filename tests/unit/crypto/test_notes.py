@@ -22,8 +22,8 @@ GOLDEN = (VECTORS / "golden.tlog-proof").read_bytes().decode()
 UNTIMED = settings(deadline=None)  # a busy machine is no failure
 
 ORIGIN = "strongroom.example/escrow"
-KEY = SigningKey(Secret(bytes(range(32))))
-OTHER_KEY = SigningKey(Secret(bytes(range(1, 33))))
+KEY = SigningKey.from_seed(Secret(bytes(range(32))))
+OTHER_KEY = SigningKey.from_seed(Secret(bytes(range(1, 33))))
 LEAVES = [f"leaf {index}".encode() for index in range(11)]
 FRONTIER, NODES = tlog.append(tlog.Frontier.empty(), LEAVES)
 CHECKPOINT = Checkpoint(ORIGIN, FRONTIER.size, FRONTIER.root())
