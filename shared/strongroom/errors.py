@@ -65,7 +65,7 @@ class StrongroomError(Exception):
     """
 
     code: ClassVar[str] = "failed"
-    exit_code: ClassVar[ExitCode] = ExitCode.FAILED
+    exit_code: ExitCode = ExitCode.FAILED
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         """Keep the message and the optional hint."""
@@ -228,7 +228,10 @@ class ConfigurationInvalid(PermanentError):
 
 
 class Rejected(PermanentError):
-    """The authority answered with a signed rejection; `remote_code` is the code it gave."""
+    """The authority answered with a signed rejection; `remote_code` is the code it gave.
+
+    The exit code is that of the error which the authority names.
+    """
 
     code = "rejected"
 
@@ -236,6 +239,8 @@ class Rejected(PermanentError):
         """Keep the authority's own code beside its words."""
         super().__init__(message, hint=hint)
         self.remote_code = remote_code
+        named = (kind.exit_code for kind in PermanentError.__subclasses__() if kind.code == remote_code)
+        self.exit_code = next(named, ExitCode.FAILED)
 
 
 class UsageError(PermanentError):

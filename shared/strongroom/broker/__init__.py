@@ -1,0 +1,28 @@
+"""Talking AMQP: connecting, confirmed publishing, requests and answers, batched consuming, the quarantine.
+
+The only importer of the AMQP driver. Its errors are `strongroom.errors.BrokerUnavailable` (nothing is known
+beyond what was confirmed), `Unroutable` and `NoAnswer`; none of them names more of the broker than host, port
+and virtual host. SPEC sections 6.5 and 8.
+"""
+
+from strongroom.broker.client import Requester
+from strongroom.broker.connection import Connection, connect
+from strongroom.broker.consumer import Consumer, Delivery
+from strongroom.broker.declaration import Finding, apply_topology, check_topology
+from strongroom.broker.quarantine import Quarantined, drop, peek, quarantine_id, requeue
+
+__all__ = [
+    "Connection",
+    "Consumer",
+    "Delivery",
+    "Finding",
+    "Quarantined",
+    "Requester",
+    "apply_topology",
+    "check_topology",
+    "connect",
+    "drop",
+    "peek",
+    "quarantine_id",
+    "requeue",
+]

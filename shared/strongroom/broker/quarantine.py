@@ -1,0 +1,248 @@
+"""The quarantine: what is put into it, and what an operator can do with it.
+
+A message gets here in two ways. A worker found it permanently bad and says why in `x-strongroom-code` and
+`x-strongroom-reason`; or RabbitMQ dead-lettered it (delivered too often, expired) and says so in `x-death`.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from aiormq.abc import AbstractChannel, DeliveredMessage
+from pamqp.commands import Basic
+from pamqp.common import FieldTable
+
+from strongroom.amqp_decoding import UNDECODABLE_HEADER
+from strongroom.broker.connection import Connection, driver_errors_as_ours, printable
+from strongroom.errors import StrongroomError
+from strongroom.topology import EXCHANGE, QUARANTINE_QUEUE
+
+CODE_HEADER: Final = "x-strongroom-code"
+REASON_HEADER: Final = "x-strongroom-reason"
+MESSAGE_ID_HEADER: Final = "x-strongroom-message-id"
+
+_ID_CHARACTERS = 16
+_REASON_CHARACTERS_MAX = 500
+_SHORT_TEXT_BYTES_MAX = 255
+_HEADERS_MAX = 32
+_INTEGER_BITS_MAX = 63
+_RETURNED_TOGETHER = 32  # Erlang keeps larger maps unsorted
+# Routed upon (CC, BCC), counted upon (x-death and its kin) or written by us: whoever passes them on changes
+# what happens to the copy.
+_NEVER_COPIED = frozenset({"CC", "BCC", CODE_HEADER, REASON_HEADER, MESSAGE_ID_HEADER, UNDECODABLE_HEADER})
+_NEVER_COPIED_PREFIXES = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-opt-", "x-stream-")
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """One quarantined message.
+
+    `id` is made from body and routing key, so it is the same on every look; identical copies share it. `code`
+    is that of the worker, or the broker's own reason for a dead letter (`delivery_limit`, `expired`).
+    `quarantined_at` is to the second, None if unknown.
+    """
+
+    id: str
+    routing_key: str
+    code: str
+    reason: str
+    quarantined_at: datetime | None
+    message_id: str | None
+    body: bytes = field(repr=False)
+
+
+def quarantine_id(routing_key: str, body: bytes) -> str:
+    """Return the id of a quarantined message: 16 hex digits of SHA-256 over routing key and body.
+
+    The routing key goes first, with its length in 2 bytes before it.
+    """
+    key = routing_key.encode()
+    return hashlib.sha256(len(key).to_bytes(2, "big") + key + body).hexdigest()[:_ID_CHARACTERS]
+
+
+def safe_headers(headers: Mapping[str, object]) -> dict[str, int | str]:
+    """Return those headers that can be passed on: few, flat, encodable, and without effect on RabbitMQ."""
+    safe: dict[str, int | str] = {}
+    for name, value in headers.items():
+        if len(safe) == _HEADERS_MAX:
+            break
+        if name in _NEVER_COPIED or name.startswith(_NEVER_COPIED_PREFIXES) or not _is_short(name):
+            continue
+        if isinstance(value, str):
+            if _is_short(value):
+                safe[name] = value
+        elif isinstance(value, int) and value.bit_length() <= _INTEGER_BITS_MAX:
+            safe[name] = value
+    return safe
+
+
+def quarantine_properties(
+    headers: Mapping[str, object], *, message_id: str | None, code: str, reason: str
+) -> Basic.Properties:
+    """Return the properties of a message's copy in the quarantine.
+
+    Neither its expiration (the copy would vanish) nor its reply address nor its user is passed on, and its
+    message id only as a header, because copies of one message may be under way on a channel at once.
+    """
+    copied: FieldTable = {
+        **safe_headers(headers),
+        CODE_HEADER: code,
+        REASON_HEADER: printable(reason)[:_REASON_CHARACTERS_MAX],
+    }
+    if message_id is not None and _is_short(message_id):
+        copied[MESSAGE_ID_HEADER] = message_id
+    return Basic.Properties(timestamp=datetime.fromtimestamp(int(time.time()), UTC), headers=copied)
+
+
+async def peek(connection: Connection, limit: int) -> list[Quarantined]:
+    """Look at quarantined messages without removing them, the longest quarantined first.
+
+    At most `limit` are taken from the queue, and all are given back. If the quarantine holds no more than that its
+    order stays as it was; otherwise the broker decides which ones it shows, and may show others the next time.
+    What is being looked at is hidden from others who look at the same time. The list holds the bodies, up to 1 MiB
+    each.
+
+    Raises:
+        BrokerUnavailable: no right to read the quarantine, or the connection is gone.
+        Unroutable: there is no quarantine.
+    """
+    found: list[Quarantined] = []
+    async with _held(connection) as (channel, held):
+        while len(found) < limit and (message := await _get(connection, channel, held)) is not None:
+            found.append(_quarantined(message))
+    beginning = datetime.fromtimestamp(0, UTC)
+    return sorted(found, key=lambda one: one.quarantined_at or beginning)
+
+
+async def requeue(connection: Connection, ids: Collection[str]) -> frozenset[str]:
+    """Publish quarantined messages again under their routing keys, then remove them.
+
+    Each is removed when the broker has confirmed the new one, never before.
+
+    The new message starts over: delivery count zero, no reply address. A crash between confirm and removal
+    leaves both, which is harmless, since statements are idempotent.
+
+    Args:
+        connection: of a user that may read the quarantine and write to the exchange.
+        ids: what to requeue, see `quarantine_id`; every copy is requeued. The whole quarantine is searched.
+
+    Returns:
+        The ids that were found.
+
+    Raises:
+        Unroutable: no queue takes one of them; it and those behind it stay in the quarantine.
+        BrokerUnavailable: not confirmed; it and those behind it stay in the quarantine.
+    """
+    publishing = await connection.channel(confirms=True)
+    try:
+        return await _take(connection, ids, publishing)
+    finally:
+        await _close(connection, publishing)
+
+
+async def drop(connection: Connection, ids: Collection[str]) -> frozenset[str]:
+    """Remove quarantined messages for good; arguments and result as for `requeue`.
+
+    Raises:
+        BrokerUnavailable: no right to read the quarantine, or the connection is gone.
+        Unroutable: there is no quarantine.
+    """
+    return await _take(connection, ids, None)
+
+
+async def _take(connection: Connection, ids: Collection[str], publishing: AbstractChannel | None) -> frozenset[str]:
+    found: set[str] = set()
+    async with _held(connection) as (channel, held):
+        with driver_errors_as_ours(connection.where):
+            async with asyncio.timeout(connection.endpoint.timeout_seconds):
+                depth = (await channel.queue_declare(QUARANTINE_QUEUE, passive=True)).message_count or 0
+        for _ in range(depth):
+            message = await _get(connection, channel, held)
+            if message is None:
+                break
+            one = _quarantined(message)
+            if one.id not in ids:
+                continue
+            if publishing is not None:
+                properties = Basic.Properties(
+                    message_id=one.message_id, headers={**safe_headers(message.header.properties.headers or {})}
+                )
+                await connection.publish(publishing, EXCHANGE, one.routing_key, one.body, properties)
+            held.remove(message.delivery_tag or 0)
+            with driver_errors_as_ours(connection.where):
+                await channel.basic_ack(message.delivery_tag or 0)
+            found.add(one.id)
+    return frozenset(found)
+
+
+@asynccontextmanager
+async def _held(connection: Connection) -> AsyncIterator[tuple[AbstractChannel, list[int]]]:
+    """Open a channel for taking messages, and give back what is still held at the end, in order.
+
+    RabbitMQ keeps the order of messages that are given back together only up to `_RETURNED_TOGETHER`, and merges
+    what comes too fast; closing the channel alone gives them back in no order at all.
+    """
+    channel = await connection.channel(confirms=False)
+    held: list[int] = []
+    try:
+        yield channel, held
+    finally:
+        with suppress(StrongroomError), driver_errors_as_ours(connection.where):
+            for begin in range(0, len(held), _RETURNED_TOGETHER):
+                async with asyncio.timeout(connection.endpoint.timeout_seconds):
+                    await channel.basic_nack(held[begin : begin + _RETURNED_TOGETHER][-1], multiple=True)
+                    await channel.basic_qos(prefetch_count=1)  # any question waits for what was said before it
+        await _close(connection, channel)
+
+
+async def _get(connection: Connection, channel: AbstractChannel, held: list[int]) -> DeliveredMessage | None:
+    with driver_errors_as_ours(connection.where):
+        async with asyncio.timeout(connection.endpoint.timeout_seconds):
+            message = await channel.basic_get(QUARANTINE_QUEUE)
+    if isinstance(message.delivery, Basic.GetEmpty):
+        return None
+    held.append(message.delivery_tag or 0)
+    return message
+
+
+async def _close(connection: Connection, channel: AbstractChannel) -> None:
+    with suppress(StrongroomError), driver_errors_as_ours(connection.where):
+        async with asyncio.timeout(connection.endpoint.timeout_seconds):
+            await channel.close()
+
+
+def _quarantined(message: DeliveredMessage) -> Quarantined:
+    properties = message.header.properties
+    headers = properties.headers or {}
+    routing_key = message.routing_key or ""
+    # A worker's copy never carries x-death, and the broker puts its own entry first: neither can be forged by
+    # a sender.
+    deaths = headers.get("x-death")
+    death = deaths[0] if isinstance(deaths, list) and deaths else None
+    at: object = None
+    if isinstance(death, dict):
+        code, reason, at = str(death.get("reason")), f"dead-lettered from {death.get('queue')!s}", death.get("time")
+    elif UNDECODABLE_HEADER in headers:
+        code, reason = "dead_letter", "dead-lettered by the broker; its headers cannot be decoded"
+    else:
+        code, reason = str(headers.get(CODE_HEADER)), str(headers.get(REASON_HEADER))
+        at = properties.timestamp
+    message_id = headers.get(MESSAGE_ID_HEADER, properties.message_id)
+    return Quarantined(
+        id=quarantine_id(routing_key, message.body),
+        routing_key=routing_key,
+        code=code,
+        reason=reason,
+        quarantined_at=at if isinstance(at, datetime) else None,
+        message_id=message_id if isinstance(message_id, str) and _is_short(message_id) else None,
+        body=message.body,
+    )
+
+
+def _is_short(text: str) -> bool:
+    return len(text.encode()) <= _SHORT_TEXT_BYTES_MAX

@@ -1,0 +1,101 @@
+"""The newest checkpoint of a log that this host has signed or seen, on its own disk (SPEC 7.3).
+
+It is what a database that was set back cannot take back. A missing file means a first start: the log is then
+believed as the database has it, if its signatures and hashes hold. So the file belongs into a folder that
+survives the process, and into no backup that is restored together with the database.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+from secrets import token_hex
+
+from strongroom.crypto.notes import NOTE_BYTES_MAX, Checkpoint, parse_checkpoint, verify_checkpoint
+from strongroom.errors import CheckpointInvalid, LogForked, StateCorrupt
+
+
+class CheckpointFile:
+    """A file that holds one signed note and never goes back to a smaller log.
+
+    Several processes of a host may share it. Its methods wait for the disk: call them in a thread.
+    """
+
+    def __init__(self, path: Path, origin: str, public_key: bytes) -> None:
+        """Name the file, and the log whose notes it takes; `public_key` is 32 raw bytes. No access yet."""
+        self._path = path
+        self._origin = origin
+        self._public_key = public_key
+
+    def read(self) -> tuple[Checkpoint, str] | None:
+        """Return the checkpoint and its note, or None when there is no file.
+
+        Raises:
+            LogForked: another key or another log signed it.
+            StateCorrupt: the file is damaged or cannot be read.
+        """
+        try:
+            with self._path.open("rb") as file:
+                note = file.read(NOTE_BYTES_MAX + 1).decode()
+            parse_checkpoint(note)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StateCorrupt(f"{self._path}: cannot be read ({type(error).__name__})") from None
+        except (UnicodeDecodeError, CheckpointInvalid):
+            raise StateCorrupt(
+                f"{self._path}: is damaged and holds no checkpoint",
+                hint="find out why; put back a copy, or remove it to believe the database as on a first start",
+            ) from None
+        try:
+            return verify_checkpoint(note, self._origin, self._public_key), note
+        except CheckpointInvalid as error:
+            raise LogForked(
+                f"{self._path}: is not a checkpoint that the log {self._origin} signed: {error.message}",
+                hint="this host worked for another authority or log key before: give it a folder of its own",
+            ) from None
+
+    def advance(self, note: str) -> None:
+        """Keep this verified note if its log is larger than that of the one kept; durable on return.
+
+        Raises:
+            LogForked: the file holds another root for the same number of leaves, or as `read`.
+            StateCorrupt: it cannot be written, or as `read`.
+        """
+        try:
+            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise self._unwritable(error) from None
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            if self._is_news(note):
+                self._replace(note)
+                os.fsync(folder)
+        except OSError as error:
+            raise self._unwritable(error) from None
+        finally:
+            os.close(folder)
+
+    def _is_news(self, note: str) -> bool:
+        new, _ = parse_checkpoint(note)
+        kept = self.read()
+        if kept is not None and kept[0].size == new.size and kept[0].root != new.root:
+            raise LogForked(f"{self._path}: two roots were signed for {new.size} leaves of {self._origin}")
+        return kept is None or kept[0].size < new.size
+
+    def _replace(self, note: str) -> None:
+        temporary = self._path.with_name(f".{self._path.name}.{token_hex(8)}")
+        try:
+            with temporary.open("xb") as file:
+                file.write(note.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def _unwritable(self, error: OSError) -> StateCorrupt:
+        return StateCorrupt(
+            f"{self._path}: the log's checkpoint cannot be written ({error.strerror or type(error).__name__})",
+            hint="make its folder exist, writable by this process, on a disk with room",
+        )

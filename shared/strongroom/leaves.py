@@ -1,0 +1,98 @@
+"""The leaves of the two logs (SPEC 7.2): who was told what, by id and digest only. Pure."""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from strongroom import limits
+from strongroom.errors import LimitExceeded
+from strongroom.messages import Digest, Id, KeyId, Part, Principal, RequesterKindText, Time, validated
+from strongroom.statements import canonical_json, parse_json
+
+LEAF_BYTES_MAX: Final = 65_535
+
+
+class _Leaf(Part):
+    time: Time
+
+    def to_bytes(self) -> bytes:
+        """Write the leaf as it is hashed: sorted members, no white space, UTF-8."""
+        return canonical_json(self.model_dump(mode="json"))
+
+
+class EscrowLeaf(_Leaf):
+    """Escrow log: a statement was stored; `key` is the key id of its signer."""
+
+    type: Literal["escrow"] = "escrow"
+    id: Id
+    digest: Digest
+    principal: Principal
+    key: KeyId
+
+
+class RosterLeaf(_Leaf):
+    """Recovery log: from here on this roster is in force."""
+
+    type: Literal["roster"] = "roster"
+    version: Annotated[int, Field(ge=1, le=limits.INTEGER_MAX)]
+    digest: Digest
+
+
+class EnrolmentLeaf(_Leaf):
+    """Recovery log: from here on this key speaks for the principal, and no earlier one does."""
+
+    type: Literal["enrolment"] = "enrolment"
+    id: Id
+    digest: Digest
+    principal: Principal
+    key: KeyId
+    invitation: Id
+
+
+class RequestLeaf(_Leaf):
+    """Recovery log: somebody known asked for keys of `principal`."""
+
+    type: Literal["request"] = "request"
+    id: Id
+    digest: Digest
+    requester: Principal
+    requester_kind: RequesterKindText
+    principal: Principal
+
+
+class ReleaseLeaf(_Leaf):
+    """Recovery log: a request was answered with keys; written before the answer leaves."""
+
+    type: Literal["release"] = "release"
+    id: Id
+    digest: Digest
+    release: Digest
+    records: Annotated[list[Id], Field(min_length=1, max_length=limits.RECORDS_MAX)]
+
+
+class RefusalLeaf(_Leaf):
+    """Recovery log: somebody known asked for keys and was refused."""
+
+    type: Literal["refusal"] = "refusal"
+    id: Id
+    digest: Digest
+    requester: Principal
+    requester_kind: RequesterKindText
+    code: Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")]
+
+
+Leaf = Annotated[
+    EscrowLeaf | RosterLeaf | EnrolmentLeaf | RequestLeaf | ReleaseLeaf | RefusalLeaf,
+    Field(discriminator="type"),
+]
+
+
+class _AnyLeaf(Part):
+    leaf: Leaf
+
+
+def parse_leaf(data: bytes) -> Leaf:
+    """Read one log leaf; raises MalformedStatement or LimitExceeded."""
+    if len(data) > LEAF_BYTES_MAX:
+        raise LimitExceeded(f"leaf: {len(data)} bytes, the limit is {LEAF_BYTES_MAX} bytes")
+    return validated({"leaf": parse_json(data, what="leaf")}, _AnyLeaf).leaf

@@ -1,0 +1,328 @@
+"""Appending to a log inside the transaction that the entries speak of (SPEC section 7).
+
+The order is always: `lock`, whatever else the transaction does, `append`, COMMIT, `committed`; only then does
+a receipt leave. A transaction that is rolled back leaves nothing behind, in the database or here.
+
+Several processes may write one log by turns, all with the log's key. None of them trusts the database: each
+compares the head that it finds with the newest one it knows, and keeps that on its own disk.
+"""
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+
+from strongroom.checkpoint_file import CheckpointFile
+from strongroom.crypto import tlog
+from strongroom.crypto.notes import Checkpoint, proof_text, sign_checkpoint, verify_checkpoint
+from strongroom.crypto.signing import SigningKey
+from strongroom.crypto.tlog import Frontier, Node
+from strongroom.database import Database, Transaction
+from strongroom.errors import CheckpointInvalid, LimitExceeded, LogForked, ProofInvalid
+from strongroom.receipts import LEAF_BYTES_MAX, Receipt
+from strongroom.schema import load_queries
+
+RESTORED_HINT: Final = "stop all workers; if the database was restored, restore its newest state instead"
+
+
+class LogName(StrEnum):
+    """The two logs of an authority."""
+
+    ESCROW = "escrow"
+    RECOVERY = "recovery"
+
+
+_LOCK_NUMBERS: Final = {LogName.ESCROW: 1, LogName.RECOVERY: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What `LogWriter.append` has put into a transaction: the leaves from `first_index` up to `size`.
+
+    `checkpoint_note` is the signed checkpoint over all `size` leaves. Worth nothing until COMMIT.
+    """
+
+    first_index: int
+    size: int
+    checkpoint_note: str
+    frontier: Frontier = field(repr=False)
+    leaves: tuple[bytes, ...] = field(repr=False)
+    nodes: Mapping[Node, bytes] = field(repr=False)  # all that proofs of these leaves need
+
+    def receipt(self, index: int) -> Receipt:
+        """Return the receipt of one of these leaves, by its index in the log; IndexError for another leaf."""
+        if not self.first_index <= index < self.size:
+            raise IndexError(f"leaf {index} is not one of {self.first_index} to {self.size - 1}")
+        proof = tlog.inclusion_proof(index, self.size, self.nodes)
+        return Receipt(self.leaves[index - self.first_index], proof_text(index, proof, self.checkpoint_note))
+
+
+@dataclass(frozen=True)
+class _Head:
+    """The newest state of the log that was verified: its right edge, and the note over it, if it has leaves."""
+
+    frontier: Frontier
+    note: str | None
+
+    @cached_property
+    def root(self) -> bytes:
+        return self.frontier.root()
+
+
+class LogWriter:
+    """One process's writing end of one log; shared by all its transactions."""
+
+    def __init__(self, log: LogName, origin: str, key: SigningKey, checkpoint_file: Path) -> None:
+        """Name the log, the origin and key of its checkpoints, and where the newest is kept. No access yet."""
+        self._log = log
+        self._origin = origin
+        self._key = key
+        self._file = CheckpointFile(checkpoint_file, origin, key.public_key)
+        self._queries = {name: query.replace("{log}", log.value) for name, query in load_queries("log").items()}
+        self._opened: _Head | None = None
+        self._holder: Transaction | None = None
+        self._appended: Appended | None = None
+
+    @property
+    def size(self) -> int:
+        """Leaves in the log as of the newest head that this writer knows; after `lock`, of the head itself."""
+        return self._head.frontier.size
+
+    @property
+    def checkpoint_note(self) -> str | None:
+        """The signed checkpoint over `size` leaves; None for a log without leaves."""
+        return self._head.note
+
+    @property
+    def _head(self) -> _Head:
+        if self._opened is None:
+            raise RuntimeError("LogWriter.open was not called")
+        return self._opened
+
+    async def open(self, database: Database) -> None:
+        """Find the head of the log, once, before anything else.
+
+        Without a checkpoint file the head is believed if its signature and hashes hold: a first start.
+
+        Raises:
+            LogForked: the head does not continue the checkpoint on this host's disk, or contradicts itself.
+            StateCorrupt: the checkpoint file is damaged or cannot be written.
+            DatabaseUnavailable: try again later.
+        """
+        kept = await asyncio.to_thread(self._file.read)
+        known = kept[0] if kept else Checkpoint(self._origin, 0, tlog.EMPTY_ROOT)
+        async with database.reading() as tx:
+            head = await self._continued(tx, known, await tx.fetch_row(self._queries["head"]))
+        if head.note is not None:
+            await asyncio.to_thread(self._file.advance, head.note)
+        self._opened = head
+
+    async def lock(self, tx: Transaction) -> None:
+        """Wait until no other transaction writes this log, then take in what others have appended since.
+
+        The lock is held until the transaction ends. Before `append`, and not again after it.
+
+        Raises:
+            LogForked: the head does not continue the newest one that this writer knows; names the place.
+            DatabaseUnavailable: the lock could not be had in time.
+        """
+        if tx.is_snapshot or self._log in tx.logs_appended:
+            raise RuntimeError("a log is locked in a writing transaction, before anything is appended to it")
+        await tx.fetch(self._queries["lock"], _LOCK_NUMBERS[self._log])
+        # A statement of its own: the one that waited for the lock does not see what was committed meanwhile.
+        row = await tx.fetch_row(self._queries["head"])
+        head = self._head
+        if row is not None and self._appended is not None and row["note"] == self._appended.checkpoint_note:
+            # Another transaction of this process has committed and did not come to `committed` yet.
+            self._opened = _Head(self._appended.frontier, self._appended.checkpoint_note)
+        elif row is None or row["note"] != head.note:
+            known = Checkpoint(self._origin, head.frontier.size, head.root)
+            self._opened = await self._continued(tx, known, row)
+        self._holder, self._appended = tx, None
+
+    async def append(self, tx: Transaction, leaves: Sequence[bytes]) -> Appended:
+        """Put leaves, the nodes they complete, and one checkpoint over all into the transaction.
+
+        At most once in a transaction, which must hold the lock. This writer's own state changes with
+        `committed`. Without leaves nothing is written, and the head comes back.
+
+        Raises:
+            LogForked: rows stand already where these belong.
+            LimitExceeded: a leaf is longer than `LEAF_BYTES_MAX`.
+        """
+        if tx is not self._holder or self._log in tx.logs_appended:
+            raise RuntimeError("a log is appended to once in a transaction, after locking it")
+        if any(len(leaf) > LEAF_BYTES_MAX for leaf in leaves):
+            raise LimitExceeded(f"{self._log} log: the limit is {LEAF_BYTES_MAX} bytes a leaf")
+        before = self._head.frontier
+        frontier, completed = tlog.append(before, leaves)
+        checkpoint = Checkpoint(self._origin, frontier.size, frontier.root())
+        note = self._head.note if not leaves and self._head.note else self._sign(checkpoint)
+        edge = zip(tlog.frontier_nodes(before.size), before.hashes, strict=True)
+        appended = Appended(before.size, frontier.size, note, frontier, tuple(leaves), {**dict(edge), **completed})
+        if leaves:
+            tx.logs_appended.add(self._log)
+            self._appended = appended
+            await self._insert(tx, appended, completed)
+        return appended
+
+    async def committed(self, appended: Appended) -> None:
+        """Go on from what was appended; its checkpoint is on this host's disk on return.
+
+        Call it after COMMIT and before any receipt leaves, and never after a rollback.
+
+        Raises:
+            LogForked: the checkpoint file contradicts it.
+            StateCorrupt: the checkpoint file cannot be written.
+        """
+        if appended.size > self.size:
+            self._opened = _Head(appended.frontier, appended.checkpoint_note)
+        if appended.size > appended.first_index:
+            await asyncio.to_thread(self._file.advance, appended.checkpoint_note)
+
+    async def receipts(
+        self, tx: Transaction, indexes: Sequence[int], size: int, checkpoint_note: str | None = None
+    ) -> dict[int, Receipt]:
+        """Return receipts of leaves that were appended earlier, by index, each checked before it is returned.
+
+        Args:
+            tx: any transaction that sees a log of at least `size` leaves.
+            indexes: which leaves.
+            size: leaves in the tree that they are proven in; there must be a checkpoint of it.
+            checkpoint_note: that checkpoint, to save looking it up.
+
+        Raises:
+            LogForked: a leaf, node or checkpoint is missing or is not the one that was signed; names it.
+        """
+        wanted = set(indexes)
+        if not wanted:
+            return {}
+        if not 0 <= min(wanted) <= max(wanted) < size:
+            raise self._forked(f"a row speaks of leaf {max(wanted)}, the log has {size}")
+        note = checkpoint_note or await self._note(tx, size)
+        checkpoint = self._verified(size, note)
+        rows = await tx.fetch(self._queries["leaves"], wanted)
+        leaves: dict[int, bytes] = {row["index"]: row["leaf"] for row in rows}
+        if missing := wanted - leaves.keys():
+            raise self._forked(f"leaf {min(missing)} is missing")
+        nodes = await self._nodes(tx, (node for index in wanted for node in tlog.inclusion_nodes(index, size)))
+        receipts = {}
+        for index, leaf in leaves.items():
+            proof = tlog.inclusion_proof(index, size, nodes)
+            try:
+                tlog.verify_inclusion(tlog.leaf_hash(leaf), index, size, proof, checkpoint.root)
+            except ProofInvalid:
+                raise self._forked(f"leaf {index}, or a node above it, is not what was signed") from None
+            receipts[index] = Receipt(leaf, proof_text(index, proof, note))
+        return receipts
+
+    async def consistency(self, tx: Transaction, pairs: Collection[int], size: int) -> dict[int, list[bytes]]:
+        """Return proofs that the log of `size` leaves continues each of the earlier sizes in `pairs`.
+
+        Sizes out of range are left out. Each proof is checked before it is returned.
+
+        Args:
+            tx: any transaction that sees a log of at least `size` leaves.
+            pairs: the earlier sizes, in leaves.
+            size: leaves in the later tree; there must be a checkpoint of it.
+
+        Raises:
+            LogForked: a node or the checkpoint is missing or is not what was signed; names it.
+        """
+        olds = {old for old in pairs if 0 <= old <= size}
+        if not olds or not size:
+            return {old: [] for old in olds}
+        root = self._verified(size, await self._note(tx, size)).root
+        wanted = {node for old in olds for node in tlog.consistency_nodes(old, size) + tlog.frontier_nodes(old)}
+        nodes = await self._nodes(tx, wanted)
+        proofs = {}
+        for old in olds:
+            proofs[old] = tlog.consistency_proof(old, size, nodes)
+            frontier = Frontier(old, tuple(nodes[node] for node in tlog.frontier_nodes(old)))
+            try:
+                tlog.verify_consistency(old, frontier.root(), size, root, proofs[old])
+            except ProofInvalid:
+                raise self._forked(f"a node between {old} and {size} leaves is not what was signed") from None
+        return proofs
+
+    async def _insert(self, tx: Transaction, appended: Appended, completed: Mapping[Node, bytes]) -> None:
+        levels, indexes = zip(*completed, strict=True)
+        row = await tx.fetch_row(
+            self._queries["append"],
+            appended.first_index,
+            appended.leaves,
+            levels,
+            indexes,
+            list(completed.values()),
+            appended.size,
+            appended.checkpoint_note,
+        )
+        if row is None or tuple(row) != (appended.size - appended.first_index, len(completed), 1):
+            raise self._forked(f"rows stand already where leaf {appended.first_index} and its successors belong")
+
+    async def _continued(self, tx: Transaction, known: Checkpoint, row: asyncpg.Record | None) -> _Head:
+        """Verify the head in the database, by itself and as a continuation of the newest one known."""
+        if row is None:
+            if known.size:
+                raise self._forked(f"the checkpoints are gone; {known.size} leaves were signed before")
+            return _Head(Frontier.empty(), None)
+        size, note = row["size"], row["note"]
+        checkpoint = self._verified(size, note)
+        if size < known.size:
+            raise self._forked(f"went back to {size} leaves; {known.size} were signed before")
+        edge = tlog.frontier_nodes(size)
+        nodes = await self._nodes(tx, edge + tlog.consistency_nodes(known.size, size))
+        frontier = Frontier(size, tuple(nodes[node] for node in edge))
+        if frontier.root() != checkpoint.root:
+            raise self._forked(f"the nodes at the edge of the {size} leaves are not those that were signed")
+        try:
+            proof = tlog.consistency_proof(known.size, size, nodes)
+            tlog.verify_consistency(known.size, known.root, size, checkpoint.root, proof)
+        except ProofInvalid:
+            raise self._forked(f"the {size} leaves do not continue the {known.size} signed before") from None
+        return _Head(frontier, note)
+
+    async def _note(self, tx: Transaction, size: int) -> str:
+        """Return the checkpoint over `size` leaves, from memory if it is the newest."""
+        if size == self.size and self._head.note is not None:
+            return self._head.note
+        if self._appended is not None and tx is self._holder and size == self._appended.size:
+            return self._appended.checkpoint_note
+        note = await tx.fetch_value(self._queries["checkpoint"], size)
+        if not isinstance(note, str):
+            raise self._forked(f"the checkpoint of {size} leaves is missing")
+        return note
+
+    async def _nodes(self, tx: Transaction, wanted: Iterable[Node]) -> dict[Node, bytes]:
+        """Read nodes in one query; nobody vouches for them yet."""
+        distinct = list(dict.fromkeys(wanted))
+        if not distinct:
+            return {}
+        levels, indexes = zip(*distinct, strict=True)
+        rows = await tx.fetch(self._queries["nodes"], levels, indexes)
+        nodes: dict[Node, bytes] = {}
+        for node, (value,) in zip(distinct, rows, strict=True):
+            if value is None:
+                raise self._forked(f"node {node.index} of level {node.level} is missing")
+            nodes[node] = value
+        return nodes
+
+    def _verified(self, size: int, note: str) -> Checkpoint:
+        try:
+            checkpoint = verify_checkpoint(note, self._origin, self._key.public_key)
+        except CheckpointInvalid as error:
+            raise self._forked(f"the checkpoint of {size} leaves: {error.message}") from None
+        if checkpoint.size != size:
+            raise self._forked(f"the checkpoint of {size} leaves is one of {checkpoint.size}")
+        return checkpoint
+
+    def _sign(self, checkpoint: Checkpoint) -> str:
+        return sign_checkpoint(checkpoint, self._key.sign, self._key.public_key)
+
+    def _forked(self, what: str) -> LogForked:
+        return LogForked(f"{self._log} log: {what}", hint=RESTORED_HINT)

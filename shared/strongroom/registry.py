@@ -1,0 +1,204 @@
+"""Who speaks for whom, read from the recovery log and nothing else (SPEC 2.8). Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from strongroom.errors import (
+    LogForked,
+    PermanentError,
+    PrincipalRevoked,
+    PrincipalUnknown,
+    SignatureInvalid,
+    StateCorrupt,
+)
+from strongroom.leaves import EnrolmentLeaf, EscrowLeaf, RosterLeaf, parse_leaf
+from strongroom.roster import Roster, check_authority, judge_enrolment
+from strongroom.statements import Statement
+
+VERIFIED_ENROLMENTS_KEPT_MAX: Final = 100_000
+
+# How the leaves of these types end, for they are written with sorted members.
+_LEAVES_PASSED_OVER: Final = (b',"type":"request"}', b',"type":"release"}', b',"type":"refusal"}')
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The newest enrolment of a principal as the log has it: statement digest, key id, roster of its time."""
+
+    digest: bytes
+    key_id: str
+    roster_version: int
+
+
+@dataclass(slots=True)
+class Registry:
+    """Folds the leaves of the recovery log, in order, into the present standing of every principal.
+
+    The leaves must be those under a verified checkpoint. Statements (rosters, enrolments) come from an
+    untrusted store: each is matched with the digest in its leaf and verified up to `root_key` before use.
+    `bootstrap` is the verified roster of the worker's own configuration, in force until the log names one.
+    """
+
+    root_key: bytes
+    bootstrap: Roster
+    size: int = 0
+    logged_roster_version: int = 0
+    _rosters: dict[int, Roster] = field(default_factory=dict)
+    _roster_digests: dict[int, bytes] = field(default_factory=dict)
+    _standings: dict[str, tuple[Standing, ...]] = field(default_factory=dict)
+    _invitations_used: set[str] = field(default_factory=set)
+    # (principal, statement digest) → signing key of verified enrolments, the longest unused first
+    _verified: dict[tuple[str, bytes], bytes] = field(default_factory=dict)
+
+    # ---- folding the log ----
+
+    def apply(self, leaf: bytes) -> None:
+        """Take the next leaf of the log into account. Raises LogForked for one that makes no sense."""
+        # A look at the last bytes saves parsing the many leaves that say nothing about standing. It errs
+        # towards parsing only, and a leaf of a type that this program does not know is not passed over.
+        if not leaf.endswith(_LEAVES_PASSED_OVER):
+            self._take(leaf)
+        self.size += 1
+
+    def _take(self, leaf: bytes) -> None:
+        try:
+            entry = parse_leaf(leaf)
+        except PermanentError as error:
+            raise LogForked(f"recovery log: leaf {self.size}: {error.message}") from None
+        if isinstance(entry, RosterLeaf):
+            self._take_roster(entry)
+        elif isinstance(entry, EnrolmentLeaf):
+            self._take_enrolment(entry)
+        elif isinstance(entry, EscrowLeaf):
+            raise LogForked(f"recovery log: leaf {self.size}: is of the escrow log")
+
+    def _take_roster(self, entry: RosterLeaf) -> None:
+        if entry.version <= self.logged_roster_version:
+            raise LogForked(f"recovery log: leaf {self.size} goes back to roster version {entry.version}")
+        self.logged_roster_version = entry.version
+        self._roster_digests[entry.version] = bytes.fromhex(entry.digest)
+
+    def _take_enrolment(self, entry: EnrolmentLeaf) -> None:
+        standing = Standing(bytes.fromhex(entry.digest), entry.key, self.logged_roster_version)
+        self._standings[entry.principal] = (*self._standings.get(entry.principal, ()), standing)
+        self._invitations_used.add(entry.invitation)
+
+    # ---- rosters ----
+
+    @property
+    def roster(self) -> Roster:
+        """The roster in force: the newest that the log names, else the bootstrap roster.
+
+        Raises StateCorrupt while a roster that the log names was not admitted.
+        """
+        if not self.logged_roster_version:
+            return self.bootstrap
+        return self._roster(self.logged_roster_version)
+
+    def _roster(self, version: int) -> Roster:
+        if version not in self._rosters:
+            raise StateCorrupt(f"roster version {version} is in the recovery log but was not admitted")
+        return self._rosters[version]
+
+    def rosters_wanted(self) -> list[bytes]:
+        """Return the digests of roster statements that the log names and `admit_roster` has not seen."""
+        return [digest for version, digest in self._roster_digests.items() if version not in self._rosters]
+
+    def admit_roster(self, statement: Statement) -> None:
+        """Verify a roster that the log names.
+
+        Raises the errors of `Roster.verified`, WrongAuthority, or StateCorrupt if the log does not name it.
+        """
+        roster = Roster.verified(statement, self.root_key)
+        check_authority(roster.body.authority, self.bootstrap)
+        if self._roster_digests.get(roster.body.version) != roster.digest:
+            raise StateCorrupt(f"roster version {roster.body.version} is not the one in the recovery log")
+        self._rosters[roster.body.version] = roster
+
+    # ---- principals ----
+
+    def is_enrolled(self, principal: str) -> bool:
+        """Say whether a key speaks for this principal now."""
+        return principal in self._standings
+
+    def is_used(self, invitation_id: str) -> bool:
+        """Say whether this invitation has led to an enrolment."""
+        return invitation_id in self._invitations_used
+
+    def enrolments_wanted(self, principals: Iterable[str], *, former: bool = False) -> dict[bytes, str]:
+        """Return digest → principal of the enrolment statements to admit before signatures can be judged.
+
+        With `former` also those of keys that were replaced since, for `verify_former`. What is verified
+        already counts as used now, so that admitting the wanted ones does not push it out before its turn.
+        """
+        wanted: dict[bytes, str] = {}
+        for name in principals:
+            standings = self._standings.get(name, ())
+            for standing in standings if former else standings[-1:]:
+                signing_key = self._verified.pop((name, standing.digest), None)
+                if signing_key is None:
+                    wanted[standing.digest] = name
+                else:
+                    self._verified[name, standing.digest] = signing_key
+        return wanted
+
+    def admit_enrolment(self, principal: str, statement: Statement) -> None:
+        """Verify an enrolment of a principal by the roster of its time and remember it.
+
+        Raises StateCorrupt when it is none that the log names for this principal, or the errors of
+        `judge_enrolment` when its chain does not hold.
+        """
+        standing = next((s for s in self._standings.get(principal, ()) if s.digest == statement.digest), None)
+        if standing is None:
+            raise StateCorrupt(f"enrolment of {principal}: is not a statement that the recovery log names")
+        roster = self._roster(standing.roster_version) if standing.roster_version else self.bootstrap
+        judged = judge_enrolment(statement, roster)
+        if judged.enrolment.principal != principal or judged.key_id != standing.key_id:
+            raise StateCorrupt(f"enrolment of {principal}: contradicts its leaf in the recovery log")
+        self._verified[principal, statement.digest] = judged.enrolment.signing_key
+        if len(self._verified) > VERIFIED_ENROLMENTS_KEPT_MAX:
+            self._verified.pop(next(iter(self._verified)))
+
+    def verify(self, statement: Statement, principal: str) -> str:
+        """Check that the key that speaks for `principal` now signed a statement; return the key's id.
+
+        Raises PrincipalUnknown when nobody is enrolled under the name, PrincipalRevoked when a key that
+        was replaced since signed it, SignatureInvalid for any other key or a wrong signature, StateCorrupt
+        when the enrolment was not admitted first.
+        """
+        standings = self._known(principal)
+        signers = {signature.key_id for signature in statement.signatures}
+        if standings[-1].key_id not in signers and any(s.key_id in signers for s in standings):
+            raise PrincipalRevoked(
+                f"principal: the key that signed for {principal} was replaced",
+                hint="enrol this host with a new invitation",
+            )
+        return self._verify_by(standings[-1], statement, principal)
+
+    def verify_former(self, statement: Statement, principal: str) -> str:
+        """Check that some key that spoke for `principal`, now or earlier, signed a statement; return its id.
+
+        Only for statements whose place in a log shows that they were accepted in their time.
+        Raises as `verify`, PrincipalRevoked excepted.
+        """
+        signers = {signature.key_id for signature in statement.signatures}
+        for standing in reversed(self._known(principal)):
+            if standing.key_id in signers:
+                return self._verify_by(standing, statement, principal)
+        raise SignatureInvalid(f"signatures: none by a key that ever spoke for {principal}")
+
+    def _known(self, principal: str) -> tuple[Standing, ...]:
+        standings = self._standings.get(principal)
+        if standings is None:
+            raise PrincipalUnknown(
+                f"principal: nobody is enrolled as {principal}", hint="enrol with an officer's invitation"
+            )
+        return standings
+
+    def _verify_by(self, standing: Standing, statement: Statement, principal: str) -> str:
+        signing_key = self._verified.get((principal, standing.digest))
+        if signing_key is None:
+            raise StateCorrupt(f"enrolment of {principal}: was not admitted before use")
+        statement.verify_signature(signing_key, standing.key_id)
+        return standing.key_id

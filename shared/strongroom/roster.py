@@ -1,0 +1,224 @@
+"""The chain of trust: root key → roster → officer → invitation → enrolment (SPEC section 2). Pure.
+
+Every function takes the time as an argument and decides on bytes and values alone.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+from strongroom import limits
+from strongroom.crypto.sealing import kid
+from strongroom.crypto.signing import key_id
+from strongroom.errors import (
+    Expired,
+    InvitationInvalid,
+    KeyUnknown,
+    LimitExceeded,
+    MalformedStatement,
+    OfficerUnknown,
+    RosterInvalid,
+    SignatureInvalid,
+    WrongAuthority,
+)
+from strongroom.messages import (
+    Enrolment,
+    Invitation,
+    LogKeys,
+    Officer,
+    Role,
+    RosterBody,
+    SealingKey,
+    SealingKeyState,
+    parse_body,
+)
+from strongroom.statements import Statement, parse_envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """A roster whose root signature was checked, with the digest of its statement."""
+
+    body: RosterBody
+    digest: bytes
+    statement: Statement
+
+    @classmethod
+    def verified(cls, statement: Statement, root_key: bytes) -> Self:
+        """Check a roster against the pinned root key (32 raw bytes) and its own rules (SPEC 2.1, 2.2).
+
+        Expiry is not looked at: an expired roster still says who signed what in its time.
+        Raises RosterInvalid, or MalformedStatement and LimitExceeded for a body out of shape.
+        """
+        try:
+            statement.verify_signature(root_key, key_id(root_key))
+        except SignatureInvalid:
+            raise RosterInvalid("roster: the pinned root key did not sign it") from None
+        body = parse_body(statement, RosterBody)
+        _check_officers(body.officers)
+        _check_sealing_keys(body.sealing_keys)
+        _check_logs(body.authority, body.logs)
+        if (body.version == 1) != (body.previous is None):
+            raise RosterInvalid("previous: must be null in version 1 and in no other")
+        return cls(body, statement.digest, statement)
+
+    def check_current(self, now: int) -> None:
+        """Raise Expired when this roster is past its expiry, or dated in the future, at time `now` (seconds)."""
+        check_issued(self.body.issued_at, now)
+        if self.body.expires_at < now - limits.CLOCK_SKEW_SECONDS:
+            raise Expired(
+                f"roster: version {self.body.version} expired at {self.body.expires_at}",
+                hint="the authority's root key has to sign a new roster",
+            )
+
+    def check_follows(self, older: "Roster") -> None:
+        """Raise RosterInvalid unless this roster may replace `older` (SPEC 2.4); the same roster may."""
+        if self.body.authority != older.body.authority:
+            raise RosterInvalid("authority: another authority's roster")
+        if self.body.version < older.body.version:
+            raise RosterInvalid(
+                f"version: {self.body.version} is older than {older.body.version}, which was seen before"
+            )
+        if self.body.version == older.body.version and self.digest != older.digest:
+            raise RosterInvalid(f"version: two different rosters say {self.body.version}")
+        if self.body.version == older.body.version + 1 and self.body.previous != older.digest.hex():
+            raise RosterInvalid("previous: is not the digest of the roster before it")
+
+    def active_sealing_key(self) -> SealingKey:
+        """Return the key that agents seal to: the first active one."""
+        return next(key for key in self.body.sealing_keys if key.state is SealingKeyState.ACTIVE)
+
+    def accepted_sealing_key(self, wanted: str) -> SealingKey:
+        """Return the key of this kid if blobs sealed to it are still taken; else raise KeyUnknown."""
+        for key in self.body.sealing_keys:
+            if key.kid == wanted:
+                if key.state is SealingKeyState.CLOSED:
+                    raise KeyUnknown(f"kid: {wanted} is closed", hint="run `strongroom sync` and seal again")
+                return key
+        raise KeyUnknown(f"kid: {wanted} is not in roster version {self.body.version}")
+
+    def officer(self, name: str, role: Role) -> Officer:
+        """Return the officer of this name; raises OfficerUnknown without such an officer or role."""
+        for officer in self.body.officers:
+            if officer.name == name:
+                if role not in officer.roles:
+                    raise OfficerUnknown(f"officer {name}: has no role {role.value!r}")
+                return officer
+        raise OfficerUnknown(f"officer {name}: is not in roster version {self.body.version}")
+
+    def officers_who_signed(self, statement: Statement, role: Role) -> list[Officer]:
+        """Return the distinct officers with `role` whose signatures on `statement` verify.
+
+        Signatures by others are passed over; a wrong signature under an officer's key id raises
+        SignatureInvalid, because somebody tampered.
+        """
+        by_key_id = {key_id(officer.public_key): officer for officer in self.body.officers}
+        signers: dict[str, Officer] = {}
+        for signature in statement.signatures:
+            officer = by_key_id.get(signature.key_id)
+            if officer is not None and role in officer.roles and officer.name not in signers:
+                statement.verify_signature(officer.public_key, signature.key_id)
+                signers[officer.name] = officer
+        return list(signers.values())
+
+
+def _check_officers(officers: list[Officer]) -> None:
+    if len({officer.name for officer in officers}) != len(officers):
+        raise RosterInvalid("officers: two have the same name")
+    if len({officer.public_key for officer in officers}) != len(officers):
+        raise RosterInvalid("officers: two have the same public key")
+
+
+def _check_sealing_keys(keys: list[SealingKey]) -> None:
+    for key in keys:
+        if key.kid != kid(key.suite, key.public_key):
+            raise RosterInvalid(f"sealing_keys: kid {key.kid} is not the id of its public key")
+    if len({key.kid for key in keys}) != len(keys):
+        raise RosterInvalid("sealing_keys: two have the same kid")
+    if all(key.state is not SealingKeyState.ACTIVE for key in keys):
+        raise RosterInvalid("sealing_keys: none is active")
+
+
+def _check_logs(authority: str, logs: LogKeys) -> None:
+    # One key or one origin for both would let a checkpoint of one log pass for the other's (SPEC 7.1).
+    if (logs.escrow.origin, logs.recovery.origin) != (f"{authority}/escrow", f"{authority}/recovery"):
+        raise RosterInvalid(f"logs: the origins must be {authority}/escrow and {authority}/recovery")
+    if logs.escrow.public_key == logs.recovery.public_key:
+        raise RosterInvalid("logs: both have the same public key")
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedEnrolment:
+    """An enrolment whose whole chain was checked."""
+
+    enrolment: Enrolment
+    invitation: Invitation
+    statement: Statement
+    key_id: str
+
+
+def check_authority(theirs: str, roster: Roster) -> None:
+    """Raise WrongAuthority unless a body's `authority` is the roster's (SPEC 1.6)."""
+    if theirs != roster.body.authority:
+        raise WrongAuthority(f"authority: is {theirs!r}, this is {roster.body.authority!r}")
+
+
+def check_issued(issued_at: int, now: int) -> None:
+    """Raise Expired for a statement dated beyond the clock skew into the future (SPEC section 9)."""
+    if issued_at > now + limits.CLOCK_SKEW_SECONDS:
+        raise Expired(
+            f"issued_at: {issued_at - now} s in the future, the limit is {limits.CLOCK_SKEW_SECONDS} s",
+            hint="set the clock of the host that signed it",
+        )
+
+
+def check_unexpired(expires_at: int, now: int) -> None:
+    """Raise Expired for a statement past its expiry by more than the clock skew (SPEC section 9)."""
+    if expires_at < now - limits.CLOCK_SKEW_SECONDS:
+        raise Expired(f"expires_at: was {now - expires_at} s ago")
+
+
+def check_life(issued_at: int, expires_at: int, seconds_max: int) -> None:
+    """Raise LimitExceeded for a statement that claims a longer life than it may have, Expired for one with none."""
+    if expires_at <= issued_at:
+        raise Expired("expires_at: is not after issued_at")
+    if expires_at - issued_at > seconds_max:
+        raise LimitExceeded(f"expires_at: {expires_at - issued_at} s after issued_at, the limit is {seconds_max} s")
+
+
+def judge_invitation(statement: Statement, roster: Roster) -> Invitation:
+    """Check an invitation against a roster: authority, life, and as many officers as policy asks (SPEC 2.5).
+
+    Whether it is expired or used is the caller's to ask, because an enrolment is judged again later.
+    Raises InvitationInvalid, WrongAuthority, Expired, SignatureInvalid, MalformedStatement, LimitExceeded.
+    """
+    invitation = parse_body(statement, Invitation)
+    check_authority(invitation.authority, roster)
+    check_life(invitation.issued_at, invitation.expires_at, limits.INVITATION_LIFE_SECONDS_MAX)
+    signers = roster.officers_who_signed(statement, Role.INVITE)
+    needed = roster.body.policy.replacement_signatures if invitation.replaces else 1
+    if len(signers) < needed:
+        raise InvitationInvalid(
+            f"invitation: signed by {len(signers)} officers with role 'invite', policy asks for {needed}",
+            hint="have another officer run `strongroom countersign` on the invitation file",
+        )
+    return invitation
+
+
+def judge_enrolment(statement: Statement, roster: Roster) -> JudgedEnrolment:
+    """Check an enrolment's chain by the roster of its time (SPEC 2.7); errors as `judge_invitation`.
+
+    Not looked at here: expiry of the invitation, whether it was used, whether the principal is enrolled.
+    """
+    enrolment = parse_body(statement, Enrolment)
+    check_authority(enrolment.authority, roster)
+    invitation = judge_invitation(parse_envelope(enrolment.invitation), roster)
+    if invitation.principal != enrolment.principal:
+        raise InvitationInvalid(
+            f"principal: the invitation is for {invitation.principal}, not for {enrolment.principal}"
+        )
+    if enrolment.signing_key == invitation.one_time_key:
+        raise MalformedStatement("signing_key: must not be the invitation's one-time key")
+    signer = key_id(enrolment.signing_key)
+    statement.verify_signature(enrolment.signing_key, signer)
+    statement.verify_signature(invitation.one_time_key, key_id(invitation.one_time_key))
+    return JudgedEnrolment(enrolment, invitation, statement, signer)

@@ -1,0 +1,20 @@
+-- What the escrow worker asks and writes, apart from the logs.
+-- roles: strongroom_escrow
+
+-- name: existing_statements
+-- Which of these statement ids are taken, by what digest, and where in the log.
+SELECT id, digest, leaf_index FROM escrow_statements WHERE id = ANY ($1::uuid[])
+
+-- name: existing_records
+-- Which of these record ids are taken, and by which statement.
+SELECT id, statement_id FROM records WHERE id = ANY ($1::uuid[])
+
+-- name: insert_statements
+-- The statements of a batch, verbatim.
+INSERT INTO escrow_statements (id, digest, principal, envelope, leaf_index, stored_at)
+SELECT * FROM unnest($1::uuid[], $2::bytea[], $3::text[], $4::bytea[], $5::bigint[], $6::bigint[])
+
+-- name: insert_records
+-- One index row a record; the record itself stands in its statement.
+INSERT INTO records (id, statement_id, position, principal, name, issued_at, kid)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::text[], $5::text[], $6::bigint[], $7::text[])

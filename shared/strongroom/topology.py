@@ -1,0 +1,262 @@
+"""Everything that has to exist in RabbitMQ, as values: exchanges, queues, bindings, users and their rights.
+
+This is the only place that spells a queue name, a routing key or a permission.
+`deploy/rabbitmq/definitions.json` is rendered from it, `strongroom.broker` declares and checks it, and agents
+and workers declare nothing. SPEC section 8.
+"""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+VHOST: Final = "strongroom"
+EXCHANGE: Final = "strongroom"
+DEAD_EXCHANGE: Final = "strongroom.dead"
+ESCROW_QUEUE: Final = "escrow"
+RECOVERY_QUEUE: Final = "recovery"
+QUARANTINE_QUEUE: Final = "quarantine"
+
+Verb = Literal["escrow", "enrol", "recovery"]
+"""What a message asks for: the second word of its routing key."""
+
+_SALT_BYTES = 4
+_NAME_PATTERN = "[a-z0-9-]{3,64}"
+_NOTHING = "^$"
+_EVERYTHING = ".*"
+
+_DELIVERIES_MAX = 20
+_QUARANTINE_DELIVERIES_MAX = 2_000_000_000
+
+
+def routing_key(verb: Verb, name: str) -> str:
+    """Return the routing key under which `name` publishes what it asks for.
+
+    Args:
+        verb: what the message asks for.
+        name: the sender, a principal or an officer (`[a-z0-9-]{3,64}`); the broker refuses any other.
+    """
+    return f"v1.{verb}.{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A durable topic exchange."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A binding of a queue to a topic exchange; `pattern` is matched against routing keys."""
+
+    exchange: str
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A durable quorum queue with its limits spelled out: their defaults differ between RabbitMQ versions.
+
+    `deliveries_max` counts redeliveries: one more and the message is dead-lettered, or, where `dead_exchange`
+    is None, dropped. RabbitMQ 3.10 knows no limit by default, 4.x has 20.
+
+    Dead-lettering is at least once: the message leaves this queue only when the target has confirmed it.
+    RabbitMQ silently falls back to at most once unless three things hold: a dead-letter exchange is set,
+    `x-overflow` is `reject-publish`, and (3.10 to 3.12) the feature flag `stream_queue` is enabled, which a
+    new node has on. The dead letter must also be routable, or it stays in this queue. A length limit belongs
+    to it, since dead letters that cannot leave count as messages of this queue.
+    """
+
+    name: str
+    bindings: tuple[Binding, ...]
+    deliveries_max: int
+    dead_exchange: str | None = None
+    length_max: int | None = None
+
+    def arguments(self) -> dict[str, str | int]:
+        """Return the arguments of `queue.declare` and of a definitions document."""
+        arguments: dict[str, str | int] = {"x-queue-type": "quorum", "x-delivery-limit": self.deliveries_max}
+        if self.length_max is not None:
+            arguments |= {"x-max-length": self.length_max, "x-overflow": "reject-publish"}
+        if self.dead_exchange is not None:
+            arguments |= {
+                "x-dead-letter-exchange": self.dead_exchange,
+                "x-dead-letter-strategy": "at-least-once",
+            }
+        return arguments
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A broker account and its rights in the virtual host, as the regular expressions RabbitMQ matches.
+
+    `topic_write` limits the routing keys it may publish to the exchange `strongroom`; None does not limit
+    them. Consuming direct reply-to asks for no right at all; answering asks for write on the default
+    exchange, whose name in permissions is `amq.default`. These rights are the second line of defence: workers
+    believe signatures only.
+    """
+
+    name: str
+    configure: str
+    write: str
+    read: str
+    topic_write: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+EXCHANGES: Final = (Exchange(EXCHANGE), Exchange(DEAD_EXCHANGE))
+
+QUEUES: Final = (
+    Queue(
+        ESCROW_QUEUE,
+        bindings=(Binding(EXCHANGE, "v1.escrow.*"),),
+        deliveries_max=_DELIVERIES_MAX,
+        dead_exchange=DEAD_EXCHANGE,
+        length_max=1_000_000,
+    ),
+    Queue(
+        RECOVERY_QUEUE,
+        bindings=(Binding(EXCHANGE, "v1.enrol.*"), Binding(EXCHANGE, "v1.recovery.*")),
+        deliveries_max=_DELIVERIES_MAX,
+        dead_exchange=DEAD_EXCHANGE,
+        length_max=100_000,
+    ),
+    # Nothing may drop a quarantined message, so its limit is out of reach. "No limit" cannot be said in a way
+    # that both 3.10 (no negative numbers) and 4.x (20 unless told) understand; and on 3.10 only a queue with
+    # a limit puts returned messages back where they were, which keeps the order when an operator looks at
+    # them.
+    Queue(
+        QUARANTINE_QUEUE,
+        bindings=(Binding(DEAD_EXCHANGE, "#"),),
+        deliveries_max=_QUARANTINE_DELIVERIES_MAX,
+    ),
+)
+
+USERS: Final = (
+    User("operator", configure=_EVERYTHING, write=_EVERYTHING, read=_EVERYTHING, tags=("administrator",)),
+    User("escrow", configure=_NOTHING, write=r"^(amq\.default|strongroom\.dead)$", read="^escrow$"),
+    User("recovery", configure=_NOTHING, write=r"^(amq\.default|strongroom\.dead)$", read="^recovery$"),
+    User(
+        "fleet",
+        configure=_NOTHING,
+        write="^strongroom$",
+        read=_NOTHING,
+        topic_write=rf"^v1\.(escrow|enrol|recovery)\.{_NAME_PATTERN}$",
+    ),
+    User(
+        "officer",
+        configure=_NOTHING,
+        write="^strongroom$",
+        read=_NOTHING,
+        topic_write=rf"^v1\.recovery\.{_NAME_PATTERN}$",
+    ),
+)
+
+
+def password_hash(password: str, salt: bytes) -> str:
+    """Return a password in the form that RabbitMQ stores and imports (`rabbit_password_hashing_sha256`).
+
+    Args:
+        password: the password as text.
+        salt: 4 random bytes, fresh for every user.
+
+    Raises:
+        ValueError: the salt has another length.
+
+    Source: RabbitMQ "Passwords", computing a password hash: base64(salt, SHA-256(salt, UTF-8 password)).
+    """
+    if len(salt) != _SALT_BYTES:
+        raise ValueError(f"a RabbitMQ password salt has {_SALT_BYTES} bytes, not {len(salt)}")
+    digest = hashlib.sha256(salt + password.encode()).digest()
+    return base64.b64encode(salt + digest).decode("ascii")
+
+
+def definitions(password_hashes: Mapping[str, str]) -> dict[str, object]:
+    """Render the topology as a definitions document (`load_definitions`, `rabbitmqctl import_definitions`).
+
+    A user without a hash is rendered with an empty one: the account exists with its rights, and no password
+    opens it until the operator sets one (`rabbitmqctl change_password`). Importing again sets the hashes
+    again, so a node that loads the document at every start needs `definitions.skip_if_unchanged = true`.
+
+    Args:
+        password_hashes: user name to `password_hash()`; the document is as secret as these hashes.
+
+    Raises:
+        ValueError: a name that is no user of this topology.
+    """
+    unknown = sorted(set(password_hashes) - {user.name for user in USERS})
+    if unknown:
+        raise ValueError(f"no such broker users: {', '.join(unknown)}")
+    return {
+        "vhosts": [{"name": VHOST}],
+        "users": [
+            {
+                "name": user.name,
+                "password_hash": password_hashes.get(user.name, ""),
+                "hashing_algorithm": "rabbit_password_hashing_sha256",
+                "tags": list(user.tags),
+                "limits": {},
+            }
+            for user in USERS
+        ],
+        "permissions": [
+            {
+                "user": user.name,
+                "vhost": VHOST,
+                "configure": user.configure,
+                "write": user.write,
+                "read": user.read,
+            }
+            for user in USERS
+        ],
+        "topic_permissions": [
+            {
+                "user": user.name,
+                "vhost": VHOST,
+                "exchange": EXCHANGE,
+                "write": user.topic_write,
+                "read": _NOTHING,
+            }
+            for user in USERS
+            if user.topic_write is not None
+        ],
+        "exchanges": [
+            {
+                "name": exchange.name,
+                "vhost": VHOST,
+                "type": "topic",
+                "durable": True,
+                "auto_delete": False,
+                "internal": False,
+                "arguments": {},
+            }
+            for exchange in EXCHANGES
+        ],
+        "queues": [
+            {
+                "name": queue.name,
+                "vhost": VHOST,
+                "durable": True,
+                "auto_delete": False,
+                "arguments": queue.arguments(),
+            }
+            for queue in QUEUES
+        ],
+        "bindings": [
+            {
+                "source": binding.exchange,
+                "vhost": VHOST,
+                "destination": queue.name,
+                "destination_type": "queue",
+                "routing_key": binding.pattern,
+                "arguments": {},
+            }
+            for queue in QUEUES
+            for binding in queue.bindings
+        ],
+        "parameters": [],
+        "global_parameters": [],
+        "policies": [],
+    }

@@ -1,0 +1,146 @@
+"""Log leaves: the members that SPEC 7.2 gives each type, their one spelling, and what is refused."""
+
+import json
+from typing import Any
+
+import pytest
+
+from strongroom.errors import LimitExceeded, MalformedStatement, PermanentError
+from strongroom.leaves import (
+    LEAF_BYTES_MAX,
+    EnrolmentLeaf,
+    EscrowLeaf,
+    RefusalLeaf,
+    ReleaseLeaf,
+    RequestLeaf,
+    RosterLeaf,
+    parse_leaf,
+)
+from strongroom.limits import INTEGER_MAX, RECORDS_MAX
+from strongroom.messages import Part, RequesterKind, new_id
+
+DIGEST = "5e" * 32
+ESCROW = EscrowLeaf(time=1, id=new_id(), digest=DIGEST, principal="laptop-0417", key="0" * 32)
+ROSTER = RosterLeaf(time=1, version=1, digest=DIGEST)
+ENROLMENT = EnrolmentLeaf(
+    time=1, id=new_id(), digest=DIGEST, principal="laptop-0417", key="0" * 32, invitation=new_id()
+)
+REQUEST = RequestLeaf(
+    time=1,
+    id=new_id(),
+    digest=DIGEST,
+    requester="officer-a",
+    requester_kind=RequesterKind.OFFICER,
+    principal="laptop-0417",
+)
+RELEASE = ReleaseLeaf(time=1, id=new_id(), digest=DIGEST, release=DIGEST, records=[new_id()])
+REFUSAL = RefusalLeaf(
+    time=1, id=new_id(), digest=DIGEST, requester="officer-a", requester_kind=RequesterKind.OFFICER, code="denied"
+)
+LEAVES = [ESCROW, ROSTER, ENROLMENT, REQUEST, RELEASE, REFUSAL]
+MEMBERS = {
+    "escrow": {"id", "digest", "principal", "key"},
+    "roster": {"version", "digest"},
+    "enrolment": {"id", "digest", "principal", "key", "invitation"},
+    "request": {"id", "digest", "requester", "requester_kind", "principal"},
+    "release": {"id", "digest", "release", "records"},
+    "refusal": {"id", "digest", "requester", "requester_kind", "code"},
+}
+
+
+def of_type(leaf: Part) -> str:
+    """Name a parameter set by the type of its leaf."""
+    return type(leaf).__name__
+
+
+@pytest.mark.parametrize("leaf", LEAVES, ids=of_type)
+def test_a_leaf_is_read_as_it_was_written(leaf: EscrowLeaf) -> None:
+    """The hashed bytes are sorted JSON without white space, with the members of SPEC 7.2, and read back equal."""
+    data = leaf.to_bytes()
+    document = json.loads(data)
+    assert parse_leaf(data) == leaf
+    assert type(parse_leaf(data)) is type(leaf)
+    assert document.keys() == MEMBERS[leaf.type] | {"type", "time"}
+    assert data == json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+
+
+@pytest.mark.parametrize("leaf", LEAVES, ids=of_type)
+def test_a_leaf_lacks_nothing_and_has_nothing_more(leaf: EscrowLeaf) -> None:
+    """A missing, an unknown and a repeated member are refused, and so is a member of the wrong type."""
+    document: dict[str, Any] = json.loads(leaf.to_bytes())
+    for member in document:
+        without = {name: value for name, value in document.items() if name != member}
+        with pytest.raises(MalformedStatement, match=r"^leaf"):
+            parse_leaf(json.dumps(without).encode())
+        with pytest.raises(PermanentError, match=r"^leaf"):
+            parse_leaf(json.dumps(document | {member: None}).encode())
+    with pytest.raises(MalformedStatement, match="an unknown member"):
+        parse_leaf(json.dumps(document | {"description": "secret"}).encode())
+    with pytest.raises(MalformedStatement, match="repeated"):
+        parse_leaf(leaf.to_bytes()[:-1] + b',"time":1}')
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"1",
+        b'"escrow"',
+        b"{}",
+        b'{"type":null}',
+        b'{"type":1}',
+        b'{"type":["escrow"]}',
+        b"\xff",
+    ],
+    ids=repr,
+)
+def test_bytes_that_are_no_leaf_are_refused(data: bytes) -> None:
+    """Whatever is no object with a known type is malformed."""
+    with pytest.raises(MalformedStatement, match=r"^leaf"):
+        parse_leaf(data)
+
+
+def test_an_unknown_type_is_refused_without_repeating_it() -> None:
+    """A leaf of a type that this program does not know is malformed; its name stays out of the message."""
+    with pytest.raises(MalformedStatement, match="leaf: of an unknown type") as caught:
+        parse_leaf(b'{"type":"hunter2-canary"}')
+    assert "hunter2" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("leaf", "change"),
+    [
+        (ROSTER, {"version": 0}),
+        (ROSTER, {"version": INTEGER_MAX + 1}),
+        (ROSTER, {"version": 1.0}),
+        (ROSTER, {"digest": "5E" * 32}),
+        (ESCROW, {"time": -1}),
+        (ESCROW, {"id": new_id().upper()}),
+        (ESCROW, {"key": "0" * 31}),
+        (ENROLMENT, {"principal": "a b"}),
+        (ENROLMENT, {"invitation": ""}),
+        (REQUEST, {"requester_kind": "root"}),
+        (RELEASE, {"records": []}),
+        (RELEASE, {"records": [new_id()] * (RECORDS_MAX + 1)}),
+        (REFUSAL, {"code": "Denied"}),
+        (REFUSAL, {"type": "request"}),
+    ],
+    ids=repr,
+)
+def test_values_out_of_format_are_refused(leaf: Part, change: dict[str, Any]) -> None:
+    """Leaves keep the formats of the statements that they speak of."""
+    with pytest.raises(PermanentError):
+        parse_leaf(json.dumps(leaf.model_dump(mode="json") | change).encode())
+
+
+def test_a_leaf_has_at_most_65535_bytes() -> None:
+    """The edge of SPEC 7.2 and one beyond; the longest leaf that is ever written stays far below."""
+    data = ESCROW.to_bytes()
+    assert parse_leaf(data.ljust(LEAF_BYTES_MAX)) == ESCROW
+    with pytest.raises(LimitExceeded, match="leaf: 65536 bytes, the limit is 65535 bytes"):
+        parse_leaf(data.ljust(LEAF_BYTES_MAX + 1))
+    longest = RELEASE.model_copy(update={"records": [new_id() for _ in range(RECORDS_MAX)]})
+    assert len(longest.to_bytes()) < LEAF_BYTES_MAX / 5
+    assert parse_leaf(longest.to_bytes()) == longest
