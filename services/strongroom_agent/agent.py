@@ -1,0 +1,371 @@
+"""The agent: everything a host or an officer asks of the authority, over one home."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from strongroom.crypto.secret import Secret
+from strongroom.errors import ExitCode, Expired, Rejected, StrongroomError, TransientError, UsageError
+from strongroom.messages import ListedRecord
+from strongroom.roster import Roster
+from strongroom_agent import age, files, listing
+from strongroom_agent.delivery import Courier, Delivery
+from strongroom_agent.home import Home, Role
+from strongroom_agent.identity import signing_key
+from strongroom_agent.link import Connector, broker_link
+from strongroom_agent.listing import Comparing, Comparison, RecordsPage
+from strongroom_agent.packing import KeyToEscrow, pack
+from strongroom_agent.patience import Deadline, patiently
+from strongroom_agent.recovery import Inquiry, RecoveredKey, Recovery
+from strongroom_agent.session import Session
+from strongroom_agent.spool import Spool
+from strongroom_agent.state import State
+from strongroom_agent.trust import Trust
+
+__all__ = [
+    "Agent",
+    "Delivery",
+    "KeyToEscrow",
+    "RecordsPage",
+    "RecoveredKey",
+    "Recovery",
+    "SealedFile",
+    "SyncReport",
+]
+
+ESCROW_SECONDS: Final = 30.0
+SYNC_SECONDS: Final = 120.0
+ASK_SECONDS: Final = 60.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """What a `sync` did and found.
+
+    roster_changed: a newer roster was adopted. compared: the authority's listing was read to its end; missing,
+    mismatched and disclosed are record ids as in `Comparison`. error: what kept something spooled or uncompared.
+    """
+
+    delivery: Delivery
+    roster_version: int
+    roster_changed: bool
+    compared: bool
+    missing: tuple[str, ...]
+    mismatched: tuple[str, ...]
+    disclosed: tuple[str, ...]
+    error: StrongroomError | None
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """FAILED: a key is refused, missing, or an answer not to be believed. TRY_LATER: something is left."""
+        trouble = self.error is not None and not isinstance(self.error, TransientError)
+        if trouble or self.missing or self.mismatched or self.delivery.exit_code is ExitCode.FAILED:
+            return ExitCode.FAILED
+        return ExitCode.DONE if self.error is None and not self.delivery.spooled else ExitCode.TRY_LATER
+
+
+@dataclass(frozen=True, slots=True)
+class SealedFile:
+    """A sealed file and its session key's way into escrow; `name` is what `recover` asks for."""
+
+    path: Path
+    name: str
+    record_id: str
+    delivery: Delivery
+
+
+class Agent:
+    """Works for the owner of one home; use it as a context manager.
+
+    No connection is held open: each call connects, asks, and disconnects. Calls that send hold the home's lock,
+    so another process on the same home waits, or is told Busy when its time is over.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        state: State,
+        *,
+        passphrase: Secret | None = None,
+        connector: Connector = broker_link,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Work over an open state database; `open` is the usual way to make one."""
+        self._home = home
+        self._state = state
+        self._spool = Spool(state)
+        self._passphrase = passphrase
+        self._connector = connector
+        self._clock = clock
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        passphrase: Secret | None = None,
+        connector: Connector = broker_link,
+        clock: Callable[[], float] = time.time,
+    ) -> Self:
+        """Open the home at `path`; `passphrase` opens its signing key when a call needs it.
+
+        Raises ConfigurationInvalid, StateCorrupt, SchemaMismatch.
+        """
+        home = Home.open(path)
+        return cls(home, State.open(home.state_file), passphrase=passphrase, connector=connector, clock=clock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._state.close()
+
+    # ---- escrow ----
+
+    async def escrow(self, keys: Sequence[KeyToEscrow], *, wait_seconds: float = ESCROW_SECONDS) -> Delivery:
+        """Seal keys, put them into the spool, and try for `wait_seconds` to have them proven stored.
+
+        Whatever happens after the spool holds them is told by the Delivery and never raised; `wait_seconds` of 0
+        sends nothing. Raises, with nothing spooled, LimitExceeded or MalformedStatement for a key that breaks a
+        limit, Expired for a roster that cannot be renewed, KeyFileInvalid, UsageError for an officer's home, and
+        TransientError for a disk that takes nothing.
+        """
+        if self._home.config.role is not Role.PRINCIPAL:
+            raise UsageError(f"{self._home.path}: is an officer's home; keys are escrowed by enrolled hosts")
+        roster = await self._current_roster(wait_seconds)
+        now = int(self._clock())
+        packed = pack(
+            keys,
+            principal=self._home.config.name,
+            roster=roster,
+            signing_key=signing_key(self._home, self._passphrase),
+            now=now,
+        )
+        self._spool.add(packed, now)
+        return await self._deliver([each.id for each in packed], wait_seconds)
+
+    async def _current_roster(self, wait_seconds: float) -> Roster:
+        try:
+            return self._trust().current(int(self._clock()))
+        except Expired:
+            if not wait_seconds:
+                raise
+        # A newer roster comes with any answer.
+        await self.records(limit=1, wait_seconds=wait_seconds)
+        return self._trust().current(int(self._clock()))
+
+    async def _deliver(self, ids: list[str], wait_seconds: float) -> Delivery:
+        courier = Courier(self._spool, ids)
+        error: StrongroomError | None = None
+        if ids and wait_seconds:
+            try:
+                await self._patiently(courier.deliver, wait_seconds)
+            except StrongroomError as caught:
+                self._spool.note_failures(dict.fromkeys(courier.unsent, f"{caught.code}: {caught.message}"))
+                error = caught
+        return self._delivery(ids, courier.doubt or error, all_records=True)
+
+    def _delivery(self, ids: list[str], error: StrongroomError | None, *, all_records: bool) -> Delivery:
+        states = self._spool.states(ids)
+        shown = [id_ for id_ in ids if all_records or states[id_] != "stored"]
+        counts = list(states.values())
+        return Delivery(
+            records=tuple(self._spool.of_statements(shown)),
+            stored=counts.count("stored"),
+            rejected=counts.count("rejected"),
+            spooled=counts.count("spooled"),
+            error=error,
+        )
+
+    def requeue(self, statement_id: str) -> None:
+        """Let a rejected statement go out again with the next `sync`; NotFound if it is not rejected."""
+        self._spool.requeue(statement_id)
+
+    # ---- sync ----
+
+    async def sync(self, *, wait_seconds: float = SYNC_SECONDS, compare: bool = True) -> SyncReport:
+        """Send everything that is spooled, take a newer roster, and compare with what the authority lists.
+
+        One connection serves for all of it unless it breaks. Trouble with the authority is told by the report and
+        never raised. Raises ConfigurationInvalid, KeyFileInvalid, StateCorrupt and TransientError for the home.
+        """
+        version = self._trust().newest.body.version
+        ids = self._spool.spooled()
+        courier = Courier(self._spool, ids)
+        comparison: Comparison | None = None
+        error: StrongroomError | None = None
+
+        async def attempt(session: Session, deadline: Deadline) -> Comparison | None:
+            await courier.deliver(session, deadline)
+            return await self._compare(session, deadline) if compare else None
+
+        try:
+            if ids or compare:
+                comparison = await self._patiently(attempt, wait_seconds)
+        except StrongroomError as caught:
+            self._spool.note_failures(dict.fromkeys(courier.unsent, f"{caught.code}: {caught.message}"))
+            error = caught
+        newest = self._trust().newest.body.version
+        error = courier.doubt or error
+        delivery = self._delivery(ids, error, all_records=False)
+        return SyncReport(
+            delivery=delivery,
+            roster_version=newest,
+            roster_changed=newest != version,
+            compared=comparison is not None,
+            missing=comparison.missing if comparison else (),
+            mismatched=comparison.mismatched if comparison else (),
+            disclosed=comparison.disclosed if comparison else (),
+            error=error,
+        )
+
+    async def _compare(self, session: Session, deadline: Deadline) -> Comparison | None:
+        # Taken before the first page is asked for: what is stored meanwhile may not be on a page already read.
+        comparing = Comparing(self._spool.stored_fingerprints())
+        key = signing_key(self._home, self._passphrase)
+        try:
+            async for page in listing.pages(
+                session, self._home, key, self._home.config.name, after=None, deadline=deadline
+            ):
+                comparing.take(page)
+        except Rejected:
+            # An officer has no records; the answer has brought the roster all the same.
+            if self._home.config.role is Role.OFFICER:
+                return None
+            raise
+        comparison = comparing.finish()
+        self._spool.note_listing(comparison.outcome, session.now)
+        return comparison
+
+    # ---- recovery ----
+
+    async def recover(
+        self,
+        *,
+        name: str | None = None,
+        records: Sequence[str] | None = None,
+        principal: str | None = None,
+        reason: str = "",
+        wait_seconds: float = ASK_SECONDS,
+    ) -> Recovery:
+        """Get keys back: the newest one of a name, or records by id; exactly one of the two is given.
+
+        Arguments: `principal` is whose keys, by default the owner's of this home. The same request is sent again
+        while no answer comes, so that there is one release. Raises Rejected when the authority refuses;
+        ReplyInvalid, CheckpointInvalid, ProofInvalid, LogForked, BlobInvalid or FingerprintMismatch for an answer
+        that is not to be believed; BrokerUnavailable, Unroutable, NoAnswer or Busy when it is worth calling again;
+        MalformedStatement or LimitExceeded for what is asked.
+        """
+        inquiry = Inquiry(
+            self._home,
+            signing_key(self._home, self._passphrase),
+            authority=self._home.authority()[0],
+            principal=principal or self._home.config.name,
+            name=name,
+            records=records,
+            reason=reason,
+            now=int(self._clock()),
+        )
+        return await self._patiently(inquiry.make, wait_seconds)
+
+    async def records(
+        self,
+        *,
+        principal: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+        wait_seconds: float = ASK_SECONDS,
+    ) -> RecordsPage:
+        """List the records of a principal, by default the owner's own, from the record id `after` on.
+
+        Arguments: with `limit`, no more pages are asked for once that many records are there. Raises as `recover`
+        does for what an answer can be.
+        """
+
+        async def attempt(session: Session, deadline: Deadline) -> RecordsPage:
+            whose = principal or self._home.config.name
+            key = signing_key(self._home, self._passphrase)
+            found: list[ListedRecord] = []
+            following: str | None = None
+            async for page in listing.pages(session, self._home, key, whose, after=after, deadline=deadline):
+                found.extend(page.records)
+                following = page.next
+                if limit is not None and len(found) >= limit:
+                    break
+            return RecordsPage(tuple(found), following)
+
+        return await self._patiently(attempt, wait_seconds)
+
+    # ---- files ----
+
+    async def seal_file(
+        self,
+        path: Path,
+        *,
+        output: Path | None = None,
+        overwrite: bool = False,
+        wait_seconds: float = ESCROW_SECONDS,
+    ) -> SealedFile:
+        """Encrypt a file with age to the owner and to a fresh session key, and escrow that key.
+
+        The key is in the spool before the sealed file appears at `output` (by default the path with `.age`
+        added). Raises UsageError for paths, and what `escrow` raises.
+        """
+        await self._current_roster(wait_seconds)
+        target = output or path.with_name(path.name + files.SUFFIX)
+        recipient = age.read_identities(self._home.age_key_file)[0].to_public()
+        with files.sealing(path, target, recipient, overwrite=overwrite) as session_key:
+            spooled = await self.escrow(
+                [
+                    KeyToEscrow(
+                        material=session_key.identity,
+                        name=session_key.name,
+                        kind=files.KIND,
+                        description=session_key.description,
+                        algorithm=files.ALGORITHM,
+                    )
+                ],
+                wait_seconds=0,
+            )
+        delivery = await self._deliver([spooled.records[0].statement], wait_seconds)
+        return SealedFile(target, session_key.name, spooled.records[0].facts.id, delivery)
+
+    def open_file(
+        self, path: Path, *, output: Path | None = None, identity_file: Path | None = None, overwrite: bool = False
+    ) -> Path:
+        """Decrypt a sealed file with the owner's identity or another identity file; return where the content is.
+
+        `output` is by default the path without `.age`. Raises BlobInvalid, KeyFileInvalid, UsageError.
+        """
+        target = output or files.default_output(path)
+        files.open_sealed(path, target, identity_file or self._home.age_key_file, overwrite=overwrite)
+        return target
+
+    # ---- talking to the authority ----
+
+    def _trust(self) -> Trust:
+        return Trust.of(self._home, self._state)
+
+    async def _patiently(self, attempt: Callable[[Session, Deadline], Awaitable[T]], wait_seconds: float) -> T:
+        return await patiently(partial(self._once, attempt), wait_seconds=wait_seconds)
+
+    async def _once(self, attempt: Callable[[Session, Deadline], Awaitable[T]], deadline: Deadline) -> T:
+        async with self._session() as session:
+            return await attempt(session, deadline)
+
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[Session]:
+        with self._home.lock():
+            trust = self._trust()
+            async with self._connector(self._home) as link:
+                name = self._home.config.name
+                yield Session(link=link, name=name, state=self._state, trust=trust, clock=self._clock)

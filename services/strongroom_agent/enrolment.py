@@ -1,0 +1,199 @@
+"""Enrolling: a host binds a new signing key to a principal on the strength of an invitation (SPEC 2.7)."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from strongroom.crypto.secret import Secret
+from strongroom.crypto.signing import SigningKey, key_id
+from strongroom.errors import ReplyInvalid, RosterInvalid, StateCorrupt, UsageError
+from strongroom.leaves import EnrolmentLeaf
+from strongroom.messages import Enrolment, Invitation, new_id, parse_body
+from strongroom.roster import Roster
+from strongroom.statements import Statement, parse_envelope
+from strongroom_agent import age
+from strongroom_agent.home import Config, Home, Role, write_atomically
+from strongroom_agent.identity import found_home, signing_key
+from strongroom_agent.invitation import InvitationFile
+from strongroom_agent.link import Connector, broker_link
+from strongroom_agent.patience import Deadline, patiently
+from strongroom_agent.proofs import Proven, Question
+from strongroom_agent.session import Session
+from strongroom_agent.state import KeptEnrolment, State
+from strongroom_agent.trust import Trust, keep_roster
+
+ENROL_SECONDS: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """A home whose key speaks for its principal, proven by the recovery log.
+
+    age_recipient: the public key of the owner's age identity. log_index, tree_size: of the enrolment's receipt.
+    """
+
+    home: Home
+    principal: str
+    authority: str
+    key_id: str
+    age_recipient: str
+    log_index: int
+    tree_size: int
+    roster_version: int
+    roster_expires_at: int
+
+
+async def enrol(
+    path: Path,
+    document: bytes,
+    *,
+    passphrase: Secret | None = None,
+    wait_seconds: float = ENROL_SECONDS,
+    connector: Connector = broker_link,
+    clock: Callable[[], float] = time.time,
+) -> Enrolled:
+    """Make a home at `path` and enrol it with an invitation file.
+
+    The invitation is verified before anything is made or sent. After a crash or without an answer, call it again
+    with the same file: the same enrolment is sent, and a home that is enrolled already just says so. Arguments:
+    `passphrase` protects the new signing key. Raises InvitationInvalid, RosterInvalid, Expired, SignatureInvalid,
+    WrongAuthority for what is wrong with the file; Rejected when the authority refuses; UsageError for a home that
+    is enrolled otherwise; ReplyInvalid, CheckpointInvalid, ProofInvalid, LogForked for an answer not to be
+    believed; BrokerUnavailable, Unroutable, NoAnswer, Busy when it is worth trying again.
+    """
+    file = InvitationFile.parse(document)
+    if (path / "config.toml").exists():
+        home = Home.open(path)
+        with home.lock():
+            kept = _continue(home, file, passphrase, int(clock()))
+            home = _point_to(home, file) if kept.enrolled_at is None else home
+    else:
+        home, kept = _begin(path, file, passphrase, int(clock()))
+    if kept.enrolled_at is None:
+        await patiently(lambda deadline: _send(home, kept, connector, clock, deadline), wait_seconds=wait_seconds)
+    return _enrolled(home, kept.id)
+
+
+def _begin(path: Path, file: InvitationFile, passphrase: Secret | None, now: int) -> tuple[Home, KeptEnrolment]:
+    roster, invitation = file.check(now)
+
+    def prepare(key: SigningKey, state: State) -> Config:
+        keep_roster(state, roster, now)
+        _prepare(file, invitation, key, state, now)
+        return Config(
+            name=invitation.principal,
+            role=Role.PRINCIPAL,
+            key_id=key.key_id,
+            public_key=key.public_key,
+            authority=invitation.authority,
+            root_key=file.root_key,
+            broker_url=file.broker_url,
+        )
+
+    home = found_home(path, passphrase=passphrase, with_age_key=True, broker_ca=file.broker_ca, prepare=prepare)
+    with State.open(home.state_file) as state:
+        return home, state.enrolments()[0]
+
+
+def _continue(home: Home, file: InvitationFile, passphrase: Secret | None, now: int) -> KeptEnrolment:
+    authority, root_key = home.authority()
+    if home.config.role is not Role.PRINCIPAL:
+        raise UsageError(f"{home.path}: is an officer's home", hint="name another folder with --home")
+    if file.root_key != root_key:
+        raise RosterInvalid(f"root_key: the file pins another root key than {home.path}")
+    wanted = parse_body(file.invitation, Invitation).id
+    with State.open(home.state_file) as state:
+        enrolments = state.enrolments()
+        kept = next((each for each in enrolments if each.invitation == wanted), None)
+        if kept is not None:
+            # It may be in the log since long ago, so its invitation may have expired and be used.
+            return kept
+        if any(each.enrolled_at is not None for each in enrolments):
+            raise UsageError(
+                f"{home.path}: is enrolled as {home.config.name} already", hint="name another folder with --home"
+            )
+        roster, invitation = file.check(now)
+        if (invitation.authority, invitation.principal) != (authority, home.config.name):
+            raise UsageError(
+                f"{home.path}: was begun for {home.config.name} at {authority},"
+                f" the invitation is for {invitation.principal} at {invitation.authority}",
+                hint="name another folder with --home",
+            )
+        with state.transaction():
+            Trust.of(home, state).adopt(roster.statement, now)
+            _prepare(file, invitation, signing_key(home, passphrase), state, now)
+        return state.enrolments()[-1]
+
+
+def _point_to(home: Home, file: InvitationFile) -> Home:
+    """Follow the broker of the file at hand: the one that the home was begun with may have been wrong."""
+    if file.broker_ca is not None:
+        write_atomically(home.path / "broker-ca.pem", file.broker_ca.encode())
+    return home.write_config(replace(home.config, broker_url=file.broker_url))
+
+
+def _prepare(file: InvitationFile, invitation: Invitation, key: SigningKey, state: State, now: int) -> None:
+    enrolment = Enrolment(
+        authority=invitation.authority,
+        id=new_id(),
+        issued_at=now,
+        principal=invitation.principal,
+        signing_key=key.public_key,
+        invitation=file.invitation.envelope(),
+    )
+    statement = Statement.sign(Enrolment.TYPE, enrolment.to_bytes(), key, file.one_time_key)
+    state.keep_enrolment(invitation.id, enrolment.id, statement.envelope(), now)
+
+
+async def _send(
+    home: Home, kept: KeptEnrolment, connector: Connector, clock: Callable[[], float], deadline: Deadline
+) -> None:
+    statement = parse_envelope(kept.envelope)
+    question = Question("recovery", kept.id, statement.digest)
+    with home.lock(), State.open(home.state_file) as state:
+        trust = Trust.of(home, state)
+        async with connector(home) as link:
+            session = Session(link=link, name=home.config.name, state=state, trust=trust, clock=clock)
+            held = state.checkpoint("recovery")
+            answer = await session.ask("enrol", question, kept.envelope, deadline=deadline, held=held)
+            session.raise_refusal(answer)
+            proven = session.proven(answer)
+            _check_leaf(proven, question, statement, kept.invitation)
+        with state.transaction():
+            state.mark_enrolled(kept.id, proven.receipt, session.now)
+            state.keep_checkpoint(proven.checkpoint, session.now)
+
+
+def _check_leaf(proven: Proven, question: Question, statement: Statement, invitation: str) -> None:
+    leaf = proven.leaf
+    enrolment = parse_body(statement, Enrolment)
+    if not isinstance(leaf, EnrolmentLeaf) or leaf != EnrolmentLeaf(
+        time=leaf.time,
+        id=question.id,
+        digest=question.digest.hex(),
+        principal=enrolment.principal,
+        key=key_id(enrolment.signing_key),
+        invitation=invitation,
+    ):
+        raise ReplyInvalid("reply: a receipt for something else")
+
+
+def _enrolled(home: Home, statement_id: str) -> Enrolled:
+    authority, _ = home.authority()
+    with State.open(home.state_file) as state:
+        kept = next((each for each in state.enrolments() if each.id == statement_id), None)
+        roster: Roster = Trust.of(home, state).newest
+    if kept is None or kept.log_index is None or kept.tree_size is None:
+        raise StateCorrupt(f"{home.state_file}: the enrolment was not kept")
+    return Enrolled(
+        home=home,
+        principal=home.config.name,
+        authority=authority,
+        key_id=home.config.key_id,
+        age_recipient=str(age.read_identities(home.age_key_file)[0].to_public()),
+        log_index=kept.log_index,
+        tree_size=kept.tree_size,
+        roster_version=roster.body.version,
+        roster_expires_at=roster.body.expires_at,
+    )

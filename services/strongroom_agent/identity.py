@@ -1,0 +1,158 @@
+"""The keys of a home: making a home around a new key pair, and reading the keys back."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from pyrage import x25519
+
+from strongroom.crypto.keyring import read_signing_key, write_signing_key
+from strongroom.crypto.secret import Secret
+from strongroom.crypto.signing import SigningKey
+from strongroom.errors import ConfigurationInvalid, KeyFileInvalid, OfficerUnknown, RosterInvalid, UsageError
+from strongroom.messages import Officer, Role
+from strongroom.roster import Roster
+from strongroom.statements import parse_envelope
+from strongroom_agent import age
+from strongroom_agent.home import Config, Home, check_private, lock_folder, sync_folder, write_atomically
+from strongroom_agent.home import Role as HomeRole
+from strongroom_agent.state import State
+from strongroom_agent.trust import Trust, keep_roster
+
+# The configuration is written into this file, which is then renamed: until then it marks an unfinished home.
+_MARKER: Final = "config.toml.partial"
+_OURS: Final = frozenset({_MARKER, "lock", "keys", "broker-ca.pem", "broker-ca.pem.partial"})
+
+
+def found_home(
+    path: Path,
+    *,
+    passphrase: Secret | None,
+    with_age_key: bool,
+    broker_ca: str | None,
+    prepare: Callable[[SigningKey, State], Config],
+) -> Home:
+    """Make a home: keys, database, the broker's CA (PEM), and last of all the configuration.
+
+    `prepare` is given the new signing key and the new database; what it writes and the configuration it returns
+    are on disk when this returns. A home whose making was cut short is begun anew: nothing can have been sent
+    from it. Raises Busy, and ConfigurationInvalid for a folder that holds anything else or is not private.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    check_private(path)
+    with lock_folder(path):
+        if (path / "config.toml").exists():
+            raise ConfigurationInvalid(f"{path}: is a Strongroom home already", hint="name another folder")
+        _sweep(path)
+        (path / _MARKER).touch(mode=0o600)
+        sync_folder(path)
+        (path / "keys").mkdir(mode=0o700)
+        key = SigningKey.generate()
+        write_signing_key(path / "keys" / "signing.key", key, passphrase)
+        if with_age_key:
+            age.write_identity(path / "keys" / "age.key", x25519.Identity.generate())
+        with State.create(path / "state.db") as state:
+            config = prepare(key, state)
+        if broker_ca is not None:
+            write_atomically(path / "broker-ca.pem", broker_ca.encode())
+        sync_folder(path.parent)
+        return Home(path, config).write_config(config)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what an unfinished making left behind; refuse a folder that anything else was put into."""
+    found = {entry.name for entry in path.iterdir()} - {"lock"}
+    unfinished = _MARKER in found
+    strange = {name for name in found if name not in _OURS and not name.startswith("state.db")}
+    if strange or (found and not unfinished):
+        raise ConfigurationInvalid(
+            f"{path}: is not empty, and is no Strongroom home",
+            hint="name an empty folder; if config.toml was lost from a home, restore it from its backup",
+        )
+    for name in sorted(found - {_MARKER}):
+        entry = path / name
+        if entry.is_dir():
+            for file in entry.iterdir():
+                file.unlink()
+            entry.rmdir()
+        else:
+            entry.unlink()
+
+
+def create_officer_home(path: Path, name: str, *, passphrase: Secret | None) -> Home:
+    """Make an officer's home with a new key pair and nothing else; `config.public_key` goes into the roster.
+
+    Raises as `found_home`, and UsageError for a name that is no officer's name.
+    """
+    try:
+        Officer.model_validate({"name": name, "public_key": bytes(32), "roles": []})
+    except ValueError:
+        raise UsageError(f"officer: {name!r} must be 3 to 64 of a-z, 0-9 and -") from None
+
+    def prepare(key: SigningKey, _state: State) -> Config:
+        return Config(name=name, role=HomeRole.OFFICER, key_id=key.key_id, public_key=key.public_key)
+
+    return found_home(path, passphrase=passphrase, with_age_key=False, broker_ca=None, prepare=prepare)
+
+
+def attach(
+    home: Home,
+    *,
+    root_key: bytes,
+    roster: bytes,
+    broker_url: str | None,
+    broker_ca: str | None,
+    now: int,
+    agents_broker_url: str | None = None,
+) -> Home:
+    """Give an officer's home its authority: root key to pin, roster (envelope), broker; return it as it is now.
+
+    May be repeated, with a newer roster or another broker; a broker value of None leaves the old one. The pinned
+    root key never changes. Raises RosterInvalid, Expired, OfficerUnknown when the roster does not name this
+    home's key under its name, ConfigurationInvalid, Busy.
+    """
+    statement = parse_envelope(roster)
+    verified = Roster.verified(statement, root_key)
+    if home.config.root_key not in (None, root_key):
+        raise RosterInvalid("root_key: another one is pinned in this home")
+    if not any(
+        (o.name, o.public_key) == (home.config.name, home.config.public_key) for o in verified.body.officers
+    ):
+        raise OfficerUnknown(
+            f"officer {home.config.name}: the roster does not name this home's key {home.config.key_id}"
+        )
+    with home.lock(), State.open(home.state_file) as state:
+        if home.config.root_key is None:
+            verified.check_current(now)
+            keep_roster(state, verified, now)
+        else:
+            Trust.of(home, state).adopt(statement, now)
+        if broker_ca is not None:
+            write_atomically(home.path / "broker-ca.pem", broker_ca.encode())
+        return home.write_config(
+            replace(
+                home.config,
+                authority=verified.body.authority,
+                root_key=root_key,
+                broker_url=broker_url or home.config.broker_url,
+                agents_broker_url=agents_broker_url or home.config.agents_broker_url,
+            )
+        )
+
+
+def signing_key(home: Home, passphrase: Secret | None) -> SigningKey:
+    """Read the signing key of a home; KeyFileInvalid if it cannot be read or is not the home's own."""
+    check_private(home.keys)
+    key = read_signing_key(home.signing_key_file, passphrase)
+    if key.public_key != home.config.public_key:
+        raise KeyFileInvalid(f"{home.signing_key_file}: is not the key {home.config.key_id} of this home")
+    return key
+
+
+def check_officer(home: Home, roster: Roster, role: Role) -> Officer:
+    """Return the roster's entry for the owner of a home; OfficerUnknown without entry, key or role."""
+    officer = roster.officer(home.config.name, role)
+    if officer.public_key != home.config.public_key:
+        raise OfficerUnknown(f"officer {officer.name}: the roster names another key than this home's")
+    return officer

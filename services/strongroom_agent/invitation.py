@@ -1,0 +1,229 @@
+"""Invitation files: written and countersigned by officers, read once by the host they are for (SPEC 2.5, 2.6)."""
+
+import time
+from base64 import b64encode
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final, Self
+
+from strongroom import limits
+from strongroom.crypto.secret import Secret
+from strongroom.crypto.signing import SEED_BYTES, SigningKey
+from strongroom.errors import (
+    ConfigurationInvalid,
+    InvitationInvalid,
+    LimitExceeded,
+    MalformedStatement,
+    PermanentError,
+    RosterInvalid,
+)
+from strongroom.messages import Invitation, Role, new_id, parse_body, validated
+from strongroom.roster import Roster, check_authority, check_issued, check_life, check_unexpired, judge_invitation
+from strongroom.statements import Statement, canonical_json, decode_base64, parse_json, statement_from_document
+from strongroom_agent.home import Home
+from strongroom_agent.identity import check_officer, signing_key
+from strongroom_agent.state import State
+from strongroom_agent.trust import Trust
+
+FORMAT: Final = "strongroom-invitation/v1"
+FILE_BYTES_MAX: Final = 4_194_304
+DEFAULT_LIFE_SECONDS: Final = 7 * 86_400
+
+_MEMBERS: Final = {"format", "invitation", "one_time_key", "root_key", "roster", "broker"}
+_PUBLIC_KEY_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class InvitationFile:
+    """What an invitation file holds; nothing in it is verified until `check` returns.
+
+    broker_ca: the CA of the broker's certificate (PEM); None means the system's own.
+    """
+
+    invitation: Statement
+    one_time_key: SigningKey
+    root_key: bytes
+    roster: Statement
+    broker_url: str = field(repr=False)
+    broker_ca: str | None = field(repr=False)
+
+    @classmethod
+    def parse(cls, document: bytes) -> Self:
+        """Read a file strictly; raises InvitationInvalid naming the member at fault."""
+        try:
+            if len(document) > FILE_BYTES_MAX:
+                raise LimitExceeded(f"{len(document)} bytes, the limit is {FILE_BYTES_MAX} bytes")
+            return cls._read(parse_json(document, what="document"))
+        except PermanentError as error:
+            raise InvitationInvalid(
+                f"invitation file: {error.message}", hint="ask the officer for the file again"
+            ) from None
+
+    @classmethod
+    def _read(cls, document: object) -> Self:
+        if not isinstance(document, dict) or document.get("format") != FORMAT:
+            raise MalformedStatement(f"format: must be {FORMAT!r}")
+        if document.keys() != _MEMBERS:
+            raise MalformedStatement(f"its members must be exactly {', '.join(sorted(_MEMBERS))}")
+        broker = document["broker"]
+        if not isinstance(broker, dict) or broker.keys() != {"url", "ca"}:
+            raise MalformedStatement("broker: its members must be exactly url and ca")
+        if not isinstance(broker["url"], str) or not isinstance(broker["ca"], str | None):
+            raise MalformedStatement("broker: url must be text, ca text or null")
+        return cls(
+            invitation=statement_from_document(document["invitation"]),
+            one_time_key=SigningKey.from_seed(Secret(_key(document["one_time_key"], "one_time_key", SEED_BYTES))),
+            root_key=_key(document["root_key"], "root_key", _PUBLIC_KEY_BYTES),
+            roster=statement_from_document(document["roster"]),
+            broker_url=broker["url"],
+            broker_ca=broker["ca"],
+        )
+
+    def to_bytes(self) -> bytes:
+        """Write the file; it is a secret until the invitation was used."""
+        return canonical_json(
+            {
+                "format": FORMAT,
+                "invitation": self.invitation.document(),
+                "one_time_key": b64encode(self.one_time_key.seed().expose()).decode(),
+                "root_key": b64encode(self.root_key).decode(),
+                "roster": self.roster.document(),
+                "broker": {"url": self.broker_url, "ca": self.broker_ca},
+            }
+        )
+
+    def check(self, now: int) -> tuple[Roster, Invitation]:
+        """Verify the whole chain from the file's root key down, as the authority will (SPEC 2.2, 2.5).
+
+        Raises RosterInvalid, Expired, InvitationInvalid, WrongAuthority, SignatureInvalid, MalformedStatement or
+        LimitExceeded.
+        """
+        roster = Roster.verified(self.roster, self.root_key)
+        roster.check_current(now)
+        invitation = judge_invitation(self.invitation, roster)
+        check_issued(invitation.issued_at, now)
+        check_unexpired(invitation.expires_at, now)
+        if invitation.one_time_key != self.one_time_key.public_key:
+            raise InvitationInvalid("one_time_key: is not the one that the officers signed for")
+        return roster, invitation
+
+
+def _key(text: object, field_name: str, length: int) -> bytes:
+    value = decode_base64(text, field_name)
+    if len(value) != length:
+        raise MalformedStatement(f"{field_name}: {len(value)} bytes, must be {length}")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedInvitation:
+    """An invitation that an officer signed.
+
+    document: the file for the host, a secret. signed_by: the officers whose signatures count.
+    signatures_missing: how many more officers have to countersign it before it can be used.
+    """
+
+    document: bytes = field(repr=False)
+    invitation: Invitation
+    signed_by: tuple[str, ...]
+    signatures_missing: int
+
+
+def invite(
+    path: Path,
+    principal: str,
+    *,
+    now: int | None = None,
+    replaces: bool = False,
+    life_seconds: int = DEFAULT_LIFE_SECONDS,
+    passphrase: Secret | None = None,
+) -> IssuedInvitation:
+    """Invite a host to enrol as `principal`, signed by the officer who owns the home at `path`.
+
+    Arguments: `now` in seconds, by default the clock's; `replaces` lets it take over from the key that is enrolled
+    now, and needs further signatures; `life_seconds` from 1 to INVITATION_LIFE_SECONDS_MAX.
+    Raises OfficerUnknown, Expired (roster), KeyFileInvalid, ConfigurationInvalid, LimitExceeded or
+    MalformedStatement.
+    """
+    home, now = Home.open(path), _now(now)
+    authority, root_key = home.authority()
+    if not 1 <= life_seconds <= limits.INVITATION_LIFE_SECONDS_MAX:
+        raise LimitExceeded(f"life: the limit is 1 to {limits.INVITATION_LIFE_SECONDS_MAX} seconds")
+    url = home.config.agents_broker_url or home.config.broker_url
+    if url is None:
+        raise ConfigurationInvalid(f"{home.path}: agents_broker_url: is missing", hint="add it to config.toml")
+    roster = _current_roster(home, now)
+    check_officer(home, roster, Role.INVITE)
+    one_time_key = SigningKey.generate()
+    invitation = validated(
+        {
+            "authority": authority,
+            "id": new_id(),
+            "issued_at": now,
+            "expires_at": now + life_seconds,
+            "principal": principal,
+            "one_time_key": one_time_key.public_key,
+            "replaces": replaces,
+        },
+        Invitation,
+    )
+    file = InvitationFile(
+        invitation=Statement.sign(Invitation.TYPE, invitation.to_bytes(), signing_key(home, passphrase)),
+        one_time_key=one_time_key,
+        root_key=root_key,
+        roster=roster.statement,
+        broker_url=url,
+        broker_ca=home.broker_ca.read_text() if home.broker_ca else None,
+    )
+    return _issued(file, roster, invitation)
+
+
+def countersign(
+    document: bytes, path: Path, *, now: int | None = None, passphrase: Secret | None = None
+) -> IssuedInvitation:
+    """Add the signature of the officer who owns the home at `path` to an invitation file; once is enough.
+
+    Raises InvitationInvalid, RosterInvalid when the file pins another root key, OfficerUnknown, Expired,
+    WrongAuthority, SignatureInvalid, KeyFileInvalid.
+    """
+    home, now = Home.open(path), _now(now)
+    file = InvitationFile.parse(document)
+    if file.root_key != home.authority()[1]:
+        raise RosterInvalid("root_key: the file pins another root key than this home")
+    roster = _current_roster(home, now, newer=file.roster)
+    check_officer(home, roster, Role.INVITE)
+    invitation = parse_body(file.invitation, Invitation)
+    check_authority(invitation.authority, roster)
+    check_issued(invitation.issued_at, now)
+    check_unexpired(invitation.expires_at, now)
+    check_life(invitation.issued_at, invitation.expires_at, limits.INVITATION_LIFE_SECONDS_MAX)
+    signed = file.invitation
+    if home.config.name not in {officer.name for officer in roster.officers_who_signed(signed, Role.INVITE)}:
+        signed = signed.countersigned(signing_key(home, passphrase))
+    return _issued(replace(file, invitation=signed, roster=roster.statement), roster, invitation)
+
+
+def _now(now: int | None) -> int:
+    return int(time.time()) if now is None else now
+
+
+def _current_roster(home: Home, now: int, newer: Statement | None = None) -> Roster:
+    """Return the roster of a home, after a look at one that may be newer."""
+    with State.open(home.state_file) as state:
+        trust = Trust.of(home, state)
+        if newer is not None:
+            roster = Roster.verified(newer, home.authority()[1])
+            if roster.body.version >= trust.newest.body.version:
+                trust.adopt(newer, now)
+        return trust.current(now)
+
+
+def _issued(file: InvitationFile, roster: Roster, invitation: Invitation) -> IssuedInvitation:
+    signers = roster.officers_who_signed(file.invitation, Role.INVITE)
+    needed = roster.body.policy.replacement_signatures if invitation.replaces else 1
+    return IssuedInvitation(
+        document=file.to_bytes(),
+        invitation=invitation,
+        signed_by=tuple(officer.name for officer in signers),
+        signatures_missing=max(0, needed - len(signers)),
+    )

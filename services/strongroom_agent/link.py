@@ -1,0 +1,55 @@
+"""How an agent reaches its authority: one short-lived connection, requests and answers."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final, Protocol, TypeAlias
+
+from strongroom.broker import Requester, connect
+from strongroom.errors import ConfigurationInvalid
+from strongroom_agent.home import Home
+
+BROKER_SECONDS_MAX: Final = 10.0
+
+
+class Link(Protocol):
+    """An open connection to the broker that takes requests and brings their answers back.
+
+    Answers come at most once and may come from anybody: they have to be verified. Several requests may be under
+    way at once, each under an id of its own.
+    """
+
+    async def submit(
+        self,
+        routing_key: str,
+        body: bytes,
+        *,
+        message_id: str,
+        headers: Mapping[str, int | str],
+        expiration_seconds: float | None,
+    ) -> None:
+        """Publish a request; it is on the broker's disk when this returns. Safe to repeat.
+
+        Raises BrokerUnavailable (whether the broker has it is not known) or Unroutable (it is nowhere).
+        """
+        ...
+
+    async def answer(self, message_id: str, timeout_seconds: float) -> bytes:
+        """Wait for the answer to a submitted request; raises NoAnswer or BrokerUnavailable."""
+        ...
+
+
+Connector: TypeAlias = Callable[[Home], AbstractAsyncContextManager[Link]]
+
+
+@asynccontextmanager
+async def broker_link(home: Home) -> AsyncIterator[Link]:
+    """Connect to the broker that a home is configured for; raises BrokerUnavailable or ConfigurationInvalid."""
+    url = home.config.broker_url
+    if url is None:
+        raise ConfigurationInvalid(f"{home.path}: broker_url: is missing", hint="add it to config.toml in the home")
+    name = f"strongroom {home.config.role.value} {home.config.name}"
+    async with (
+        connect(url, ca_file=home.broker_ca, name=name, timeout_seconds=BROKER_SECONDS_MAX) as connection,
+        Requester(connection) as requester,
+    ):
+        yield requester

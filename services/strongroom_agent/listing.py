@@ -1,0 +1,128 @@
+"""What the authority says it has: signed listings, and their comparison with the receipts held here (SPEC 5.4)."""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+from strongroom.crypto.signing import SigningKey
+from strongroom.errors import ReplyInvalid
+from strongroom.limits import REQUEST_LIFE_SECONDS_MAX
+from strongroom.messages import ListedRecord, Listing, ListingRequest, RecordState, RequesterKind, new_id
+from strongroom.statements import Statement
+from strongroom_agent.home import Home
+from strongroom_agent.patience import Deadline
+from strongroom_agent.proofs import Question
+from strongroom_agent.session import Session
+from strongroom_agent.spool import Listed
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsPage:
+    """Records of a principal in the order of their ids; `next` is what to give as `after` for more, or None."""
+
+    records: tuple[ListedRecord, ...]
+    next: str | None
+
+
+async def pages(
+    session: Session, home: Home, key: SigningKey, principal: str, *, after: str | None, deadline: Deadline
+) -> AsyncIterator[Listing]:
+    """Ask for a principal's records and give each verified page as it comes.
+
+    Raises Rejected, ReplyInvalid, Expired, RosterInvalid, BrokerUnavailable, Unroutable, NoAnswer.
+    """
+    while True:
+        listing = await _page(session, home, key, principal, after=after, deadline=deadline)
+        yield listing
+        if listing.next is None:
+            return
+        after = listing.next
+
+
+async def _page(
+    session: Session, home: Home, key: SigningKey, principal: str, *, after: str | None, deadline: Deadline
+) -> Listing:
+    now = session.now
+    request = ListingRequest(
+        authority=session.trust.newest.body.authority,
+        id=new_id(),
+        issued_at=now,
+        expires_at=now + REQUEST_LIFE_SECONDS_MAX,
+        requester=home.config.name,
+        requester_kind=RequesterKind(home.config.role.value),
+        principal=principal,
+        after=after,
+    )
+    statement = Statement.sign(ListingRequest.TYPE, request.to_bytes(), key)
+    question = Question("recovery", request.id, statement.digest)
+    answer = await session.ask(
+        "recovery",
+        question,
+        statement.envelope(),
+        deadline=deadline,
+        held=session.state.checkpoint("recovery"),
+        expiration_seconds=REQUEST_LIFE_SECONDS_MAX,
+    )
+    _, listing = session.signed_answer(answer, Listing)
+    if (listing.request, listing.request_digest) != (request.id, statement.digest.hex()):
+        raise ReplyInvalid("reply: a listing that answers something else")
+    if listing.principal != principal:
+        raise ReplyInvalid("reply: a listing of somebody else's records")
+    _check_order(listing, after or "")
+    return listing
+
+
+def _check_order(listing: Listing, after: str) -> None:
+    """Refuse a page that does not go on from `after`: reading would never end."""
+    last = after
+    for record in listing.records:
+        if record.id <= last:
+            raise ReplyInvalid("reply: a listing out of order")
+        last = record.id
+    if listing.next is not None and (listing.next < last or listing.next == after):
+        raise ReplyInvalid("reply: a listing that goes on where it began")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a complete listing said about the records that were receipted before it was asked for.
+
+    missing: receipted here, and the authority does not list them. mismatched: listed with another fingerprint.
+    disclosed: handed out since, so the keys should be replaced. Ids, in order.
+    """
+
+    missing: tuple[str, ...]
+    mismatched: tuple[str, ...]
+    disclosed: tuple[str, ...]
+    outcome: Mapping[str, Listed]
+
+
+class Comparing:
+    """Compares receipts with a listing, page by page."""
+
+    def __init__(self, receipted: Mapping[str, str]) -> None:
+        """Compare these records: id → fingerprint, as they were before the listing was asked for."""
+        self._receipted = receipted
+        self._outcome: dict[str, Listed] = {}
+
+    def take(self, listing: Listing) -> None:
+        """Take one page into account."""
+        for record in listing.records:
+            fingerprint = self._receipted.get(record.id)
+            if fingerprint is None:
+                continue
+            if record.fingerprint != fingerprint:
+                self._outcome[record.id] = "mismatched"
+            elif record.state is RecordState.DISCLOSED:
+                self._outcome[record.id] = "disclosed"
+            else:
+                self._outcome[record.id] = "stored"
+
+    def finish(self) -> Comparison:
+        """Say what came of it, after the last page."""
+        outcome: dict[str, Listed] = dict.fromkeys(self._receipted, "missing")
+        outcome.update(self._outcome)
+
+        def those(what: Listed) -> tuple[str, ...]:
+            return tuple(sorted(id_ for id_, found in outcome.items() if found == what))
+
+        return Comparison(those("missing"), those("mismatched"), those("disclosed"), outcome)

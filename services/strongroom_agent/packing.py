@@ -1,0 +1,113 @@
+"""From keys to signed statements: each key is sealed at once, and only sealed blobs go on."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from strongroom.blobs import BlobContext, seal_material
+from strongroom.crypto.secret import Secret
+from strongroom.crypto.signing import SigningKey
+from strongroom.errors import LimitExceeded
+from strongroom.limits import BODY_BYTES_MAX, RECORDS_MAX
+from strongroom.messages import Escrow, Record, new_id, validated
+from strongroom.roster import Roster
+from strongroom.statements import Statement, canonical_json
+from strongroom_agent.spool import Packed, RecordFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyToEscrow:
+    """One key to hand over: the secret, 1 to 65,536 bytes, and what people will know it by (limits: SPEC 11)."""
+
+    material: Secret
+    name: str
+    kind: str
+    description: str = ""
+    serial_number: str = ""
+    algorithm: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def pack(
+    keys: Sequence[KeyToEscrow], *, principal: str, roster: Roster, signing_key: SigningKey, now: int
+) -> list[Packed]:
+    """Seal keys to the roster's active sealing key and sign them in as few statements as the limits allow.
+
+    Among keys of the same name, the last counts as the newest. Raises LimitExceeded or MalformedStatement naming
+    the field of the first key that breaks a limit, KeyUnknown for a roster whose sealing key is malformed.
+    """
+    # The ids decide which of several records of one name and second is the newest (SPEC 4.4).
+    ids = sorted(new_id() for _ in keys)
+    records = (_seal(key, id_, principal, roster) for key, id_ in zip(keys, ids, strict=True))
+    authority = roster.body.authority
+    envelope_free = canonical_json(
+        {"authority": authority, "id": new_id(), "issued_at": now, "principal": principal, "records": []}
+    )
+    return [
+        _sign(
+            Escrow(authority=authority, id=new_id(), issued_at=now, principal=principal, records=group), signing_key
+        )
+        for group in _groups(records, BODY_BYTES_MAX - len(envelope_free))
+    ]
+
+
+def _seal(key: KeyToEscrow, record_id: str, principal: str, roster: Roster) -> Record:
+    recipient = roster.active_sealing_key()
+    context = BlobContext(roster.body.authority, principal, record_id, recipient.kid, recipient.suite)
+    sealed = seal_material(key.material, context, recipient.public_key)
+    return validated(
+        {
+            "id": record_id,
+            "name": key.name,
+            "kind": key.kind,
+            "description": key.description,
+            "serial_number": key.serial_number,
+            "algorithm": key.algorithm,
+            "fingerprint": sealed.fingerprint,
+            "labels": dict(key.labels),
+            "kid": recipient.kid,
+            "suite": recipient.suite,
+            "blob": sealed.blob,
+        },
+        Record,
+    )
+
+
+def _groups(records: Iterable[Record], bytes_max: int) -> Iterator[list[Record]]:
+    group: list[Record] = []
+    used = 0
+    for record in records:
+        size = len(canonical_json(record.model_dump(mode="json"))) + 1
+        if size > bytes_max:
+            raise LimitExceeded(
+                f"record {record.name!r}: {size} bytes, the limit of a statement is {bytes_max} bytes"
+            )
+        if group and (used + size > bytes_max or len(group) == RECORDS_MAX):
+            yield group
+            group, used = [], 0
+        group.append(record)
+        used += size
+    if group:
+        yield group
+
+
+def _sign(escrow: Escrow, signing_key: SigningKey) -> Packed:
+    statement = Statement.sign(Escrow.TYPE, escrow.to_bytes(), signing_key)
+    return Packed(
+        id=escrow.id,
+        envelope=statement.envelope(),
+        digest=statement.digest,
+        records=tuple(
+            RecordFacts(
+                id=record.id,
+                name=record.name,
+                kind=record.kind,
+                description=record.description,
+                serial_number=record.serial_number,
+                algorithm=record.algorithm,
+                labels=record.labels,
+                fingerprint=record.fingerprint,
+                kid=record.kid,
+            )
+            for record in escrow.records
+        ),
+    )

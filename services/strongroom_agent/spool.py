@@ -1,0 +1,268 @@
+"""The spool: every escrow statement of this home until, and after, the authority has proven that it stored it."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from strongroom.errors import NotFound
+from strongroom_agent.state import KeptCheckpoint, ProvenLeaf, State
+
+StatementState = Literal["spooled", "stored", "rejected"]
+Listed = Literal["stored", "disclosed", "missing", "mismatched"]
+
+_ROW: Final = """
+    records.id, statement, name, kind, description, serial_number, algorithm, fingerprint, kid, labels,
+    state, created_at, attempts, last_error, log_index, tree_size, stored_at, code, message, listed, listed_at
+"""
+_JOIN: Final = f"SELECT {_ROW} FROM statements JOIN records ON records.statement = statements.id"  # noqa: S608
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordFacts:
+    """What the owner has signed about one escrowed key, apart from the blob."""
+
+    id: str
+    name: str
+    kind: str
+    description: str
+    serial_number: str
+    algorithm: str
+    fingerprint: str
+    kid: str
+    labels: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRow:
+    """One escrowed key and what has become of it; times in seconds.
+
+    state, attempts, last_error: of its statement; the error is why the last attempt brought nothing. log_index,
+    tree_size, stored_at: of the receipt. code, message: the authority's signed reason, of a rejected one. listed:
+    what the authority's own listing said of a stored one when it was last compared, at `listed_at`.
+    """
+
+    facts: RecordFacts
+    statement: str
+    state: StatementState
+    created_at: int
+    attempts: int
+    last_error: str | None
+    log_index: int | None
+    tree_size: int | None
+    stored_at: int | None
+    code: str | None
+    message: str | None
+    listed: Listed | None
+    listed_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A signed escrow statement that is ready for the spool: only sealed blobs are in it."""
+
+    id: str
+    envelope: bytes
+    digest: bytes
+    records: tuple[RecordFacts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A rejection whose signature was verified: the authority's code and words, and its envelope."""
+
+    code: str
+    message: str
+    envelope: bytes
+
+
+class Spool:
+    """The statements and records in a state database; the contract of State's methods holds here too."""
+
+    def __init__(self, state: State) -> None:
+        """Work on this database."""
+        self._state = state
+
+    def add(self, statements: Iterable[Packed], now: int) -> None:
+        """Take statements in, all or none; they survive a power cut once this returns."""
+        with self._state.transaction():
+            for packed in statements:
+                self._state.execute(
+                    "INSERT INTO statements (id, envelope, digest, state, created_at)"
+                    " VALUES (?, ?, ?, 'spooled', ?)",
+                    packed.id,
+                    packed.envelope,
+                    packed.digest,
+                    now,
+                )
+                for record in packed.records:
+                    self._state.execute(
+                        "INSERT INTO records (id, statement, name, kind, description, serial_number, algorithm,"
+                        " labels, fingerprint, kid) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                        record.id,
+                        packed.id,
+                        record.name,
+                        record.kind,
+                        record.description,
+                        record.serial_number,
+                        record.algorithm,
+                        json.dumps(record.labels, ensure_ascii=False, sort_keys=True),
+                        record.fingerprint,
+                        record.kid,
+                    )
+
+    def spooled(self) -> list[str]:
+        """Return the ids of what still has to go out, in the order in which it came."""
+        return [
+            id_
+            for (id_,) in self._state.rows("SELECT id FROM statements WHERE state = 'spooled' ORDER BY position")
+        ]
+
+    def message(self, statement_id: str) -> tuple[bytes, bytes]:
+        """Return envelope and statement digest (32 bytes) of a statement; NotFound without it."""
+        rows = self._state.rows("SELECT envelope, digest FROM statements WHERE id = ?", statement_id)
+        if not rows:
+            raise NotFound(f"{statement_id}: is not in the spool")
+        envelope, digest = rows[0]
+        return envelope, digest
+
+    def settle(
+        self,
+        *,
+        stored: Mapping[str, ProvenLeaf],
+        rejected: Mapping[str, Refusal],
+        failed: Mapping[str, str],
+        checkpoint: KeptCheckpoint | None,
+        now: int,
+    ) -> None:
+        """Write down what became of one round of messages, with the checkpoint it led to, in one transaction.
+
+        Arguments: statement id → verified receipt, verified rejection, or why nothing counts yet. Only spooled
+        entries change; a stored one stays stored whatever comes after.
+        """
+        with self._state.transaction():
+            for id_, receipt in stored.items():
+                self._state.execute(
+                    "UPDATE statements SET state = 'stored', leaf = ?, proof = ?, log_index = ?, tree_size = ?,"
+                    " stored_at = ?, attempts = attempts + 1, last_error = NULL WHERE id = ? AND state = 'spooled'",
+                    receipt.leaf,
+                    receipt.proof,
+                    receipt.index,
+                    receipt.tree_size,
+                    now,
+                    id_,
+                )
+            for id_, refusal in rejected.items():
+                self._state.execute(
+                    "UPDATE statements SET state = 'rejected', code = ?, message = ?, rejection = ?,"
+                    " attempts = attempts + 1, last_error = NULL WHERE id = ? AND state = 'spooled'",
+                    refusal.code,
+                    refusal.message,
+                    refusal.envelope,
+                    id_,
+                )
+            self.note_failures(failed)
+            if checkpoint is not None:
+                self._state.keep_checkpoint(checkpoint, now)
+
+    def note_failures(self, failed: Mapping[str, str]) -> None:
+        """Count one attempt for each of these spooled statements and keep why it brought nothing."""
+        with self._state.transaction():
+            for id_, reason in failed.items():
+                self._state.execute(
+                    "UPDATE statements SET attempts = attempts + 1, last_error = ?"
+                    " WHERE id = ? AND state = 'spooled'",
+                    reason,
+                    id_,
+                )
+
+    def requeue(self, statement_id: str) -> None:
+        """Let a rejected statement go out again, when its cause is gone; NotFound if it is not rejected."""
+        changed = self._state.execute(
+            "UPDATE statements SET state = 'spooled', code = NULL, message = NULL, rejection = NULL"
+            " WHERE id = ? AND state = 'rejected'",
+            statement_id,
+        )
+        if not changed:
+            raise NotFound(f"{statement_id}: is no rejected statement of this home")
+
+    # ---- what people are shown ----
+
+    def counts(self) -> dict[StatementState, int]:
+        """Return how many statements are in each state."""
+        found = dict(self._state.rows("SELECT state, count(*) FROM statements GROUP BY state"))
+        return {
+            "spooled": found.get("spooled", 0),
+            "stored": found.get("stored", 0),
+            "rejected": found.get("rejected", 0),
+        }
+
+    def states(self, statement_ids: Iterable[str]) -> dict[str, StatementState]:
+        """Return statement id → state; ids that are not in the spool are left out."""
+        return {
+            id_: state
+            for id_ in statement_ids
+            for (state,) in self._state.rows("SELECT state FROM statements WHERE id = ?", id_)
+        }
+
+    def of_statements(self, statement_ids: Iterable[str]) -> list[RecordRow]:
+        """Return the records of these statements, in their order, then by id."""
+        return [
+            _row(row)
+            for id_ in statement_ids
+            for row in self._state.rows(f"{_JOIN} WHERE statements.id = ? ORDER BY records.id", id_)
+        ]
+
+    def overview(self, limit: int | None) -> list[RecordRow]:
+        """Return the records that need attention, oldest first, then others, newest first, up to `limit` in all."""
+        attention = "state <> 'stored' OR listed IN ('missing', 'mismatched')"
+        urgent = self._state.rows(f"{_JOIN} WHERE {attention} ORDER BY position, records.id")
+        left = -1 if limit is None else max(0, limit - len(urgent))
+        others = self._state.rows(
+            f"{_JOIN} WHERE NOT coalesce({attention}, 0) ORDER BY position DESC, records.id LIMIT ?", left
+        )
+        return [_row(row) for row in (*urgent, *others)]
+
+    def stored_fingerprints(self, name: str | None = None) -> dict[str, str]:
+        """Return record id → fingerprint of every record, or those of a name, that the authority receipted."""
+        return dict(
+            self._state.rows(
+                "SELECT records.id, fingerprint FROM records JOIN statements ON statements.id = records.statement"
+                " WHERE state = 'stored' AND (? IS NULL OR name = ?)",
+                name,
+                name,
+            )
+        )
+
+    def fingerprint(self, record_id: str) -> str | None:
+        """Return the fingerprint of a record that was escrowed from this home, or None."""
+        rows = self._state.rows("SELECT fingerprint FROM records WHERE id = ?", record_id)
+        return str(rows[0][0]) if rows else None
+
+    def note_listing(self, listed: Mapping[str, Listed], now: int) -> None:
+        """Keep what the authority's listing said of each of these records."""
+        with self._state.transaction():
+            for id_, what in listed.items():
+                self._state.execute("UPDATE records SET listed = ?, listed_at = ? WHERE id = ?", what, now, id_)
+
+    def listed_counts(self) -> dict[Listed, int]:
+        """Return how many records the last comparison found in each state."""
+        return dict(
+            self._state.rows("SELECT listed, count(*) FROM records WHERE listed IS NOT NULL GROUP BY listed")
+        )
+
+
+def _row(row: tuple[Any, ...]) -> RecordRow:
+    id_, statement, name, kind, description, serial_number, algorithm, fingerprint, kid, labels, *rest = row
+    facts = RecordFacts(
+        id=id_,
+        name=name,
+        kind=kind,
+        description=description,
+        serial_number=serial_number,
+        algorithm=algorithm,
+        fingerprint=fingerprint,
+        kid=kid,
+        labels=json.loads(labels),
+    )
+    return RecordRow(facts, statement, *rest)

@@ -1,0 +1,110 @@
+"""What a home knows about its keys, offline (`strongroom status`). Imports nothing slow."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from strongroom.errors import ExitCode
+from strongroom_agent.home import Home
+from strongroom_agent.spool import Listed, RecordRow, Spool, StatementState
+from strongroom_agent.state import Evidence, KeptCheckpoint, KeptEnrolment, KeptRoster, State
+
+RECORDS_SHOWN: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a home knows; times in seconds.
+
+    enrolment: the one that is proven, None for an officer or while enrolling. counts: statements by state.
+    listed: records by what the authority's listing said last. records: as many as were asked for, those that need
+    attention first. evidence: of a log that contradicted itself.
+    """
+
+    home: Home
+    now: int
+    enrolment: KeptEnrolment | None
+    roster: KeptRoster | None
+    checkpoints: tuple[KeptCheckpoint, ...]
+    counts: Mapping[StatementState, int]
+    listed: Mapping[Listed, int]
+    records: tuple[RecordRow, ...]
+    evidence: tuple[Evidence, ...]
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """FAILED: a key is rejected, missing or different, or a log forked. TRY_LATER: something is spooled."""
+        if self.counts["rejected"] or self.listed.get("missing") or self.listed.get("mismatched") or self.evidence:
+            return ExitCode.FAILED
+        return ExitCode.TRY_LATER if self.counts["spooled"] else ExitCode.DONE
+
+    def document(self) -> dict[str, object]:
+        """Return everything as plain values for JSON; the proofs themselves stay in the home."""
+        config, enrolment, roster = self.home.config, self.enrolment, self.roster
+        return {
+            "principal": config.name,
+            "role": config.role.value,
+            "authority": config.authority,
+            "key_id": config.key_id,
+            "enrolled": enrolment is not None,
+            "enrolment_log_index": enrolment.log_index if enrolment else None,
+            "enrolled_at": enrolment.enrolled_at if enrolment else None,
+            "roster_version": roster.version if roster else None,
+            "roster_expires_at": roster.expires_at if roster else None,
+            "roster_expired": roster is not None and roster.expires_at < self.now,
+            "tree_sizes": {checkpoint.log: checkpoint.size for checkpoint in self.checkpoints},
+            "statements": dict(self.counts),
+            "listed": dict(self.listed),
+            "records": [record_document(row) for row in self.records],
+            "evidence": [
+                {"log": each.log, "statement": each.statement, "reason": each.reason, "seen_at": each.seen_at}
+                for each in self.evidence
+            ],
+        }
+
+
+def status(path: Path, *, limit: int | None = RECORDS_SHOWN, now: int | None = None) -> Status:
+    """Read the home at `path`; nothing is sent and nothing is changed.
+
+    Arguments: `limit` bounds the records that need no attention; None shows all. Raises ConfigurationInvalid,
+    StateCorrupt, SchemaMismatch, Busy.
+    """
+    home = Home.open(path)
+    with State.open(home.state_file) as state:
+        spool = Spool(state)
+        enrolments = [each for each in state.enrolments() if each.enrolled_at is not None]
+        checkpoints = (state.checkpoint("escrow"), state.checkpoint("recovery"))
+        return Status(
+            home=home,
+            now=int(time.time()) if now is None else now,
+            enrolment=enrolments[-1] if enrolments else None,
+            roster=state.roster(),
+            checkpoints=tuple(each for each in checkpoints if each is not None),
+            counts=spool.counts(),
+            listed=spool.listed_counts(),
+            records=tuple(spool.overview(limit)),
+            evidence=tuple(state.evidence()),
+        )
+
+
+def record_document(row: RecordRow) -> dict[str, object]:
+    """Return one record as plain values for JSON.
+
+    `reason` says why it is not stored: the authority's words for a rejected one, else why the last attempt failed.
+    """
+    rejected = f"{row.code}: {row.message}" if row.state == "rejected" else None
+    return {
+        **asdict(row.facts),
+        "statement": row.statement,
+        "state": row.state,
+        "reason": rejected or row.last_error,
+        "created_at": row.created_at,
+        "attempts": row.attempts,
+        "stored_at": row.stored_at,
+        "log_index": row.log_index,
+        "tree_size": row.tree_size,
+        "listed": row.listed,
+        "listed_at": row.listed_at,
+    }

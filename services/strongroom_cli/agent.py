@@ -1,0 +1,315 @@
+"""Commands on a host: enrol, escrow, sync, status, seal, open."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import rich_click as click
+
+from strongroom.crypto.secret import Secret
+from strongroom.errors import UsageError
+from strongroom_cli.options import home_option, output_option, passphrase_option, wait_option
+from strongroom_cli.output import Output, carry_out, progress, when
+
+if TYPE_CHECKING:
+    from strongroom_agent.agent import Delivery
+
+
+@click.command()
+@click.argument("invitation", type=click.File("rb"))
+@home_option
+@passphrase_option
+@wait_option(60.0)
+@output_option
+def enrol(invitation: BinaryIO, home: Path, passphrase: Secret | None, wait_seconds: float, output: Output) -> None:
+    """Enrol this host with an officer's invitation file (`-` for standard input).
+
+    Makes the host's keys in the home folder, pins the authority's root key, and waits for the receipt. If it is
+    interrupted, run it again with the same file.
+
+    Example: `strongroom enrol inv.json`
+    """
+    from strongroom_agent.enrolment import enrol as enrol_host
+
+    work = enrol_host(home, invitation.read(), passphrase=passphrase, wait_seconds=wait_seconds)
+    done = carry_out("Enrolling", work)
+    if output.json:
+        output.document(
+            "enrolment",
+            {
+                "principal": done.principal,
+                "authority": done.authority,
+                "key_id": done.key_id,
+                "age_recipient": done.age_recipient,
+                "log_index": done.log_index,
+                "tree_size": done.tree_size,
+                "roster_version": done.roster_version,
+                "roster_expires_at": done.roster_expires_at,
+            },
+        )
+        return
+    output.line(f"enrolled {done.principal} with {done.authority}")
+    output.line(f"  key         {done.key_id}")
+    output.line(f"  receipt     recovery log, index {done.log_index}, tree size {done.tree_size}: verified")
+    output.line(f"  roster      version {done.roster_version}, expires {when(done.roster_expires_at)}")
+    output.line(f"  home        {home}")
+
+
+@click.command()
+@click.argument("file", type=click.File("rb"), default="-")
+@click.option(
+    "--name", required=True, help="Name to recover it by, e.g. `disk`. New keys may come under an old name."
+)
+@click.option(
+    "--kind", default="key", show_default=True, help="What it is: `disk-key`, `session-key`, `age-identity` …"
+)
+@click.option("--description", default="", help="For people, at most 1,024 characters. The database sees it.")
+@click.option("--serial-number", default="", help="Of the device or file it opens, at most 256 characters.")
+@click.option("--algorithm", default="", help="What the key is for, e.g. `AES-256-XTS`.")
+@click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="May be repeated, at most 32 times.")
+@home_option
+@passphrase_option
+@wait_option(10.0)
+@output_option
+def escrow(
+    *,
+    file: BinaryIO,
+    name: str,
+    kind: str,
+    description: str,
+    serial_number: str,
+    algorithm: str,
+    labels: tuple[str, ...],
+    home: Path,
+    passphrase: Secret | None,
+    wait_seconds: float,
+    output: Output,
+) -> None:
+    """Give the key in FILE (default: standard input) to the authority.
+
+    The key is sealed first; only the sealed blob is written to the spool and sent. Exit code 0 means that a
+    verified receipt is here; 75 means that the sealed key is safe in the spool and `sync` will send it again.
+
+    Example: `strongroom escrow k --name disk --kind disk-key --serial-number C02XYZ`
+    """
+    from strongroom_agent.agent import Agent, KeyToEscrow
+
+    key = KeyToEscrow(
+        material=Secret(file.read()),
+        name=name,
+        kind=kind,
+        description=description,
+        serial_number=serial_number,
+        algorithm=algorithm,
+        labels=_labels(labels),
+    )
+    with Agent.open(home, passphrase=passphrase) as agent:
+        delivery = carry_out("Waiting for the receipt", agent.escrow([key], wait_seconds=wait_seconds))
+    show_delivery(delivery, output)
+
+
+def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or name in labels:
+            raise UsageError(f"--label {pair!r}: must be NAME=VALUE, and each name once")
+        labels[name] = value
+    return labels
+
+
+def show_delivery(delivery: "Delivery", output: Output) -> None:
+    """Print what became of the keys that were handed over, and leave with the exit code that says it."""
+    from strongroom_agent.status import record_document
+
+    if output.json:
+        output.document(
+            "escrow",
+            {
+                "stored": delivery.stored,
+                "spooled": delivery.spooled,
+                "rejected": delivery.rejected,
+                "records": [record_document(row) for row in delivery.records],
+                "error": delivery.error.message if delivery.error else None,
+            },
+        )
+    else:
+        for row in delivery.records:
+            output.line(_sentence(record_document(row)))
+        if delivery.error is not None:
+            click.echo(f"  {delivery.error.message}", err=True)
+    sys.exit(delivery.exit_code)
+
+
+def _sentence(row: dict[str, object]) -> str:
+    if row["state"] == "stored":
+        return (
+            f"stored {row['name']}: record {row['id']}\n"
+            f"  receipt     escrow log, index {row['log_index']}, tree size {row['tree_size']}: verified"
+        )
+    if row["state"] == "rejected":
+        return f"rejected {row['name']}: record {row['id']}\n  reason      {row['reason']}"
+    return (
+        f"spooled {row['name']}: record {row['id']}\n"
+        "  The sealed key is safe in the spool; no receipt yet. Run `strongroom sync`."
+    )
+
+
+@click.command()
+@home_option
+@passphrase_option
+@wait_option(120.0)
+@output_option
+def sync(home: Path, passphrase: Secret | None, wait_seconds: float, output: Output) -> None:
+    """Send what is spooled, take a newer roster, and compare with what the authority holds.
+
+    For a timer; harmless to repeat. Exit code 75 while something is still spooled, 1 if the authority
+    refused a key or does not list one that it gave a receipt for.
+
+    Example: `strongroom sync -o json`
+    """
+    from strongroom_agent.agent import Agent
+    from strongroom_agent.status import record_document
+
+    with Agent.open(home, passphrase=passphrase) as agent:
+        report = carry_out("Synchronizing", agent.sync(wait_seconds=wait_seconds))
+    if output.json:
+        output.document(
+            "sync",
+            {
+                "stored": report.delivery.stored,
+                "spooled": report.delivery.spooled,
+                "rejected": report.delivery.rejected,
+                "records": [record_document(row) for row in report.delivery.records],
+                "roster_version": report.roster_version,
+                "roster_changed": report.roster_changed,
+                "compared": report.compared,
+                "missing": list(report.missing),
+                "mismatched": list(report.mismatched),
+                "disclosed": list(report.disclosed),
+                "error": report.error.message if report.error else None,
+            },
+        )
+        sys.exit(report.exit_code)
+    for row in report.delivery.records:
+        output.line(_sentence(record_document(row)))
+    counts = report.delivery
+    output.line(
+        f"sync: {counts.stored} stored, {counts.spooled} spooled, {counts.rejected} rejected; "
+        f"roster version {report.roster_version}{' (new)' if report.roster_changed else ''}"
+    )
+    if report.compared and not report.missing and not report.mismatched:
+        output.line("  The authority lists every record that this host holds a receipt for.")
+    for record in report.missing:
+        click.echo(f"  MISSING at the authority although a receipt is here: record {record}", err=True)
+    for record in report.mismatched:
+        click.echo(f"  DIFFERENT at the authority than signed here: record {record}", err=True)
+    for record in report.disclosed:
+        click.echo(f"  disclosed: record {record} was released; replace that key", err=True)
+    if report.error is not None:
+        click.echo(f"  {report.error.message}", err=True)
+    sys.exit(report.exit_code)
+
+
+@click.command()
+@home_option
+@output_option
+def status(home: Path, output: Output) -> None:
+    """Say, offline, what is stored, spooled or rejected.
+
+    Exit code 0: every key is stored. 75: some are only spooled. 1: some were rejected, or the log contradicts
+    itself.
+
+    Example: `strongroom status -o json`
+    """
+    from strongroom_agent.status import record_document
+    from strongroom_agent.status import status as read_status
+
+    found = read_status(home)
+    if output.json:
+        output.document("status", found.document())
+        sys.exit(found.exit_code)
+    config = found.home.config
+    output.line(f"{config.name} at {config.authority}")
+    rows = [record_document(row) for row in found.records]
+    columns = ("name", "kind", "state", "log_index", "stored_at", "id", "reason")
+    if rows:
+        shown = [{**row, "stored_at": when(row["stored_at"])} for row in rows]
+        cells = [["-" if row[column] is None else row[column] for column in columns] for row in shown]
+        output.table("", ["name", "kind", "state", "log index", "stored", "record", "reason"], cells)
+    else:
+        output.line("  no keys yet: `strongroom escrow` or `strongroom seal` hands one over")
+    if found.roster is not None and found.roster.expires_at < found.now:
+        click.echo(f"  the roster expired {when(found.roster.expires_at)}: run `strongroom sync`", err=True)
+    for evidence in found.evidence:
+        click.echo(
+            f"  EVIDENCE against the {evidence.log} log, {when(evidence.seen_at)}: {evidence.reason}", err=True
+        )
+    sys.exit(found.exit_code)
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--output-file", type=click.Path(path_type=Path), help="Default: FILE.age")
+@click.option("--force", is_flag=True, help="Overwrite the output file.")
+@home_option
+@passphrase_option
+@wait_option(10.0)
+@output_option
+def seal(
+    *,
+    file: Path,
+    output_file: Path | None,
+    force: bool,
+    home: Path,
+    passphrase: Secret | None,
+    wait_seconds: float,
+    output: Output,
+) -> None:
+    """Encrypt FILE with age to your own identity and to a fresh session key, and escrow that session key.
+
+    The result is an ordinary age file. `open` reads it with your identity; when that is lost,
+    `recover --file` gets the session key back.
+
+    Example: `strongroom seal report.pdf`
+    """
+    from strongroom_agent.agent import Agent
+
+    with Agent.open(home, passphrase=passphrase) as agent:
+        work = agent.seal_file(file, output=output_file, overwrite=force, wait_seconds=wait_seconds)
+        sealed = carry_out(f"Sealing {file.name}", work)
+    output.line(f"sealed {file} to {sealed.path}")
+    show_delivery(sealed.delivery, output)
+
+
+@click.command("open")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--identity", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A recovered session key."
+)
+@click.option("--output-file", type=click.Path(path_type=Path), help="Default: FILE without .age")
+@click.option("--force", is_flag=True, help="Overwrite the output file.")
+@home_option
+@passphrase_option
+@output_option
+def open_(
+    *,
+    file: Path,
+    identity: Path | None,
+    output_file: Path | None,
+    force: bool,
+    home: Path,
+    passphrase: Secret | None,
+    output: Output,
+) -> None:
+    """Decrypt a sealed FILE with your own identity, or with a recovered session key.
+
+    Example: `strongroom open report.pdf.age --identity session.key`
+    """
+    from strongroom_agent.agent import Agent
+
+    with Agent.open(home, passphrase=passphrase) as agent, progress(f"Opening {file.name}"):
+        opened = agent.open_file(file, output=output_file, identity_file=identity, overwrite=force)
+    if output.json:
+        output.document("open", {"path": str(opened)})
+    output.line(f"opened {file} to {opened}")

@@ -1,0 +1,69 @@
+"""The root of the command: groups, and the one place where errors become words and exit codes."""
+
+import json
+from typing import Any
+
+import rich_click as click
+
+from strongroom.errors import StrongroomError
+from strongroom_cli import agent, authority, broker, db, doctor, officer, quarantine, recovery, worker
+
+EPILOG = (
+    "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 denied, 5 waiting for approval, 6 not proven yet, "
+    "75 try again later."
+)
+
+
+class _Root(click.RichGroup):
+    """Turns every StrongroomError into one message, one hint and its documented exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except StrongroomError as error:
+            _say(error, as_json=bool(ctx.meta.get("strongroom.json")))
+            ctx.exit(error.exit_code)
+
+
+def _say(error: StrongroomError, *, as_json: bool) -> None:
+    if as_json:
+        document = {"error": {"code": error.code, "message": error.message, "hint": error.hint}}
+        click.echo(json.dumps(document), err=True)
+        return
+    click.echo(click.style("error: ", fg="red", bold=True) + error.message, err=True)
+    if error.hint:
+        click.echo(click.style("  next: ", bold=True) + error.hint, err=True)
+
+
+@click.group(cls=_Root, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="strongroom", prog_name="strongroom")
+def cli() -> None:
+    """Keep a fleet's session keys with a backup authority, and get them back.
+
+    On a host: `enrol` once, then `escrow` or `seal`, `sync` by a timer, `status`, and `recover` when a key is lost.
+    Officers: `officer init`, `invite`, `countersign`. Operators: `authority init`, `db`, `broker`, `worker`,
+    `quarantine`, `doctor`.
+    """
+
+
+for command in (
+    *(agent.enrol, agent.escrow, agent.sync, agent.status, agent.seal, agent.open_),
+    *(recovery.recover, recovery.records),
+    *(officer.officer, officer.invite, officer.countersign),
+    *(authority.authority, worker.worker, db.db, broker.broker, quarantine.quarantine, doctor.doctor),
+):
+    cli.add_command(command)
+
+click.rich_click.COMMAND_GROUPS = {
+    "*strongroom": [
+        {
+            "name": "On a host",
+            "commands": ["enrol", "escrow", "seal", "open", "sync", "status", "records", "recover"],
+        },
+        {"name": "Officers", "commands": ["officer", "invite", "countersign"]},
+        {
+            "name": "Operators",
+            "commands": ["authority", "db", "broker", "worker", "quarantine", "doctor"],
+        },
+    ]
+}

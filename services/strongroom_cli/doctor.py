@@ -1,0 +1,277 @@
+"""The doctor: looks at everything this place has, says what is wrong and what to do."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import rich_click as click
+
+from strongroom.crypto.secret import Secret
+from strongroom.errors import ExitCode, StrongroomError
+from strongroom_cli.options import home_option, output_option, passphrase_option
+from strongroom_cli.output import Output, carry_out, when
+
+if TYPE_CHECKING:
+    from strongroom.roster import Roster
+
+ROSTER_WARNING_SECONDS: Final = 30 * 86_400
+CLOCK_WARNING_SECONDS: Final = 30
+
+
+class Verdict(StrEnum):
+    """How a check came out."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: what was looked at, how it came out, what was seen, what to do."""
+
+    check: str
+    verdict: Verdict
+    detail: str
+    advice: str = ""
+
+
+@click.command()
+@click.option(
+    "--health",
+    type=click.Path(path_type=Path),
+    help="Only look at a worker's health file (for container health checks).",
+)
+@click.option(
+    "--max-age",
+    type=click.FloatRange(1, 86_400),
+    default=90.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How old it may be.",
+)
+@home_option
+@passphrase_option
+@output_option
+def doctor(health: Path | None, max_age: float, home: Path, passphrase: Secret | None, output: Output) -> None:
+    """Check what is configured here: home, keys, roster, broker, database, schema, clock.
+
+    It looks at the home folder if there is one, and at every server whose URL is in the environment
+    (STRONGROOM_DATABASE_URL, STRONGROOM_BROKER_URL, STRONGROOM_OPERATOR_BROKER_URL). Exit code 1 if a check failed.
+
+    Example: `strongroom doctor`
+    """
+    if health is not None:
+        findings = [_health(health, max_age)]
+    else:
+        findings = [*_home(home, passphrase), *_worker_files()]
+        findings += carry_out("Looking around", _servers(home, has_home=home.exists()))
+        findings = findings or [_nothing(home)]
+    failed = any(finding.verdict is Verdict.FAILED for finding in findings)
+    if output.json:
+        output.document("doctor", {"ok": not failed, "findings": [_document(finding) for finding in findings]})
+    colours = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "red"}
+    for finding in findings:
+        mark = click.style(f"{finding.verdict.value:8}", fg=colours[finding.verdict])
+        output.line(f"{mark} {finding.check:12} {finding.detail}")
+        if finding.advice:
+            output.line(f"{'':8} {'':12} next: {finding.advice}")
+    sys.exit(ExitCode.FAILED if failed else ExitCode.DONE)
+
+
+def _document(finding: Finding) -> dict[str, str]:
+    return {
+        "check": finding.check,
+        "verdict": finding.verdict.value,
+        "detail": finding.detail,
+        "advice": finding.advice,
+    }
+
+
+def _health(path: Path, max_age: float) -> Finding:
+    try:
+        beat = json.loads(path.read_text())
+        age = time.time() - beat["time"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return Finding("health", Verdict.FAILED, f"no sign of life in {path}", "read the worker's log")
+    if age > max_age:
+        return Finding("health", Verdict.FAILED, f"last sign of life {age:.0f} s ago", "restart the worker")
+    return Finding("health", Verdict.OK, f"{beat.get('outcome')} {age:.0f} s ago")
+
+
+def _nothing(home: Path) -> Finding:
+    return Finding(
+        "setup",
+        Verdict.FAILED,
+        f"there is no home at {home}, and no server in the environment",
+        "a host: `strongroom enrol INVITATION`; a server: set STRONGROOM_DATABASE_URL and STRONGROOM_BROKER_URL",
+    )
+
+
+def _failure(check: str, error: StrongroomError) -> Finding:
+    return Finding(check, Verdict.FAILED, error.message, error.hint or "")
+
+
+def _home(path: Path, passphrase: Secret | None) -> Iterator[Finding]:
+    if not path.exists():
+        return
+    from strongroom_agent.home import Home
+    from strongroom_agent.identity import signing_key
+    from strongroom_agent.trust import newest_roster
+
+    try:
+        home = Home.open(path)
+        yield Finding("home", Verdict.OK, f"{home.config.role.value} {home.config.name} in {path}")
+        key = signing_key(home, passphrase)
+        yield Finding("key", Verdict.OK, f"signing key {key.key_id} opens")
+        if home.config.authority is not None:
+            yield from _roster(newest_roster(home))
+    except StrongroomError as error:
+        yield _failure("home", error)
+
+
+def _roster(roster: "Roster") -> Iterator[Finding]:
+    now = time.time()
+    left = roster.body.expires_at - now
+    named = f"version {roster.body.version} of {roster.body.authority}"
+    if left < 0:
+        yield Finding(
+            "roster",
+            Verdict.FAILED,
+            f"{named} expired {when(roster.body.expires_at)}",
+            "on a host: `strongroom sync`; at the authority: sign a new roster",
+        )
+    elif left < ROSTER_WARNING_SECONDS:
+        yield Finding(
+            "roster",
+            Verdict.WARNING,
+            f"{named} expires {when(roster.body.expires_at)}",
+            "sign a new roster in time",
+        )
+    else:
+        yield Finding("roster", Verdict.OK, f"{named}, expires {when(roster.body.expires_at)}")
+    if now < roster.body.issued_at - CLOCK_WARNING_SECONDS:
+        yield Finding(
+            "clock",
+            Verdict.FAILED,
+            f"it is {when(int(now))} here, and the roster is from {when(roster.body.issued_at)}",
+            "set the clock",
+        )
+
+
+def _worker_files() -> Iterator[Finding]:
+    names = ("STRONGROOM_ROOT_KEY_FILE", "STRONGROOM_ROSTER_FILE")
+    if not all(os.environ.get(name) for name in names):
+        return
+    from strongroom.crypto.keyring import FileKeyring, read_passphrase, read_signing_key
+    from strongroom.roster import Roster
+    from strongroom.settings import read_root_key, read_roster
+
+    try:
+        root_key, roster_file = (Path(os.environ[name]) for name in names)
+        roster = Roster.verified(read_roster(roster_file), read_root_key(root_key))
+        yield from _roster(roster)
+        named = os.environ.get("STRONGROOM_PASSPHRASE_FILE")
+        passphrase = read_passphrase(Path(named)) if named else None
+        for variable in ("STRONGROOM_LOG_KEY_FILE", "STRONGROOM_REPLY_KEY_FILE"):
+            if os.environ.get(variable):
+                key = read_signing_key(Path(os.environ[variable]), passphrase)
+                yield Finding("key", Verdict.OK, f"{os.environ[variable]}: {key.key_id} opens")
+        folder = os.environ.get("STRONGROOM_SEALING_KEYS_DIR")
+        if folder:
+            held = set(FileKeyring(Path(folder), passphrase).kids)
+            missing = {key.kid for key in roster.body.sealing_keys} - held
+            if missing:
+                yield Finding(
+                    "sealing keys",
+                    Verdict.FAILED,
+                    f"the roster names keys that are not in {folder}: {', '.join(sorted(missing))}",
+                    "restore them from the backup: blobs sealed to them cannot be opened",
+                )
+            else:
+                yield Finding("sealing keys", Verdict.OK, f"{len(held)} open in {folder}")
+    except StrongroomError as error:
+        yield _failure("files", error)
+
+
+async def _servers(home: Path, *, has_home: bool) -> list[Finding]:
+    findings: list[Finding] = []
+    if os.environ.get("STRONGROOM_DATABASE_URL") or os.environ.get("STRONGROOM_DATABASE_URL_FILE"):
+        findings += [finding async for finding in _database()]
+    for variable in ("STRONGROOM_OPERATOR_BROKER_URL", "STRONGROOM_BROKER_URL"):
+        if os.environ.get(variable) or os.environ.get(variable + "_FILE"):
+            findings.append(await _broker_in_environment(variable))
+    if has_home:
+        findings.append(await _broker_of_home(home))
+    return findings
+
+
+async def _broker_in_environment(variable: str) -> Finding:
+    from strongroom_cli.settings import BrokerSettings, OperatorBrokerSettings
+
+    try:
+        if variable == "STRONGROOM_BROKER_URL":
+            worker = BrokerSettings.load()
+            return await _broker(worker.broker_url.get_secret_value(), worker.broker_ca_file, queues=True)
+        operator = OperatorBrokerSettings.load()
+        return await _broker(operator.operator_broker_url.get_secret_value(), operator.broker_ca_file, queues=True)
+    except StrongroomError as error:
+        return _failure("broker", error)
+
+
+async def _broker_of_home(path: Path) -> Finding:
+    from strongroom_agent.home import Home
+
+    try:
+        home = Home.open(path)
+        if home.config.broker_url is None:
+            return Finding("broker", Verdict.WARNING, "this home has no broker yet", "`strongroom officer trust`")
+        return await _broker(home.config.broker_url, home.broker_ca, queues=False)
+    except StrongroomError as error:
+        return _failure("broker", error)
+
+
+async def _broker(url: str, ca_file: Path | None, *, queues: bool) -> Finding:
+    from strongroom import broker
+
+    async with broker.connect(url, ca_file=ca_file, name="strongroom doctor", timeout_seconds=10) as connection:
+        findings = await broker.check_topology(connection) if queues else []
+        if findings:
+            problems = "; ".join(str(each) for each in findings)
+            return Finding("broker", Verdict.FAILED, problems, "run `strongroom broker apply`")
+        return Finding("broker", Verdict.OK, f"{connection.where} answers")
+
+
+async def _database() -> AsyncIterator[Finding]:
+    from strongroom import database
+    from strongroom.migrations import check
+    from strongroom_cli.settings import DatabaseSettings
+
+    try:
+        url = DatabaseSettings.load().database_url.get_secret_value()
+        async with database.connect(url, connections_max=1) as opened:
+            async with opened.reading() as tx:
+                theirs = await tx.fetch_value("SELECT extract(epoch FROM clock_timestamp())::bigint")
+            yield Finding("database", Verdict.OK, "answers")
+        skew = abs(int(theirs) - time.time())
+        if skew > CLOCK_WARNING_SECONDS:
+            yield Finding(
+                "clock", Verdict.FAILED, f"{skew:.0f} s apart from the database's", "set both clocks by NTP"
+            )
+        else:
+            yield Finding("clock", Verdict.OK, f"{skew:.0f} s apart from the database's")
+        findings = await check(url)
+        if findings:
+            yield Finding(
+                "schema", Verdict.FAILED, "; ".join(str(each) for each in findings), "run `strongroom db migrate`"
+            )
+        else:
+            yield Finding("schema", Verdict.OK, "up to date")
+    except StrongroomError as error:
+        yield _failure("database", error)

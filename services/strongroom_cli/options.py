@@ -1,0 +1,83 @@
+"""Options that several commands share, each with one meaning everywhere."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import rich_click as click
+
+from strongroom.crypto.secret import Secret
+from strongroom_cli.output import Output
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def output_option(function: Command) -> Command:
+    """Add `-o/--output table|json`; the command receives `output: Output`."""
+
+    def choose(context: click.Context, _parameter: click.Parameter, value: str) -> Output:
+        context.meta["strongroom.json"] = value == "json"
+        return Output(json=value == "json")
+
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(["table", "json"]),
+        default="table",
+        show_default=True,
+        callback=choose,
+        is_eager=True,
+        help="Tables for people, or one JSON document for programs.",
+    )(function)
+
+
+def home_option(function: Command) -> Command:
+    """Add `--home DIR`; the command receives `home: Path`."""
+
+    def choose(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Path:
+        if value:
+            return Path(value).absolute()
+        base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        return Path(base).absolute() / "strongroom"
+
+    return click.option(
+        "--home",
+        envvar="STRONGROOM_HOME",
+        metavar="DIR",
+        callback=choose,
+        help="Folder with keys, roster and spool.  [env: STRONGROOM_HOME; default: $XDG_STATE_HOME/strongroom]",
+    )(function)
+
+
+def passphrase_option(function: Command) -> Command:
+    """Add `--passphrase-file FILE`; the command receives `passphrase: Secret | None`."""
+
+    def choose(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Secret | None:
+        if not value:
+            return None
+        from strongroom.crypto.keyring import read_passphrase
+
+        return read_passphrase(Path(value))
+
+    return click.option(
+        "--passphrase-file",
+        "passphrase",
+        envvar="STRONGROOM_PASSPHRASE_FILE",
+        metavar="FILE",
+        callback=choose,
+        help="File whose first line opens the key files of this home.  [env: STRONGROOM_PASSPHRASE_FILE]",
+    )(function)
+
+
+def wait_option(seconds: float) -> Callable[[Command], Command]:
+    """Add `--wait SECONDS`: how long to try before leaving the rest to the next `sync`."""
+    return click.option(
+        "--wait",
+        "wait_seconds",
+        type=click.FloatRange(0.1, 3600),
+        default=seconds,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long to wait for the authority's answer.",
+    )

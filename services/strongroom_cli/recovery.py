@@ -1,0 +1,175 @@
+"""Commands that ask the recovery worker: recover, records."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rich_click as click
+
+from strongroom.crypto.secret import Secret
+from strongroom.errors import UsageError
+from strongroom_cli.options import home_option, output_option, passphrase_option, wait_option
+from strongroom_cli.output import Output, carry_out, when
+
+if TYPE_CHECKING:
+    from strongroom_agent.agent import Recovery
+
+
+@click.command()
+@click.option("--name", help="Recover the newest key of this name.")
+@click.option("--record", help="Recover the key of this record id.")
+@click.option(
+    "--file",
+    "sealed",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The session key of a sealed file.",
+)
+@click.option("--principal", help="Whose key; default: this host's own.")
+@click.option("--reason", default="", help="Why; it is kept with the request.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Write the key to this new file, mode 0600; `-` for standard output.",
+)
+@click.option("--force", is_flag=True, help="Overwrite the output file.")
+@click.option("--reveal", is_flag=True, help="Print the key on the terminal.")
+@home_option
+@passphrase_option
+@wait_option(60.0)
+@output_option
+def recover(
+    *,
+    name: str | None,
+    record: str | None,
+    sealed: Path | None,
+    principal: str | None,
+    reason: str,
+    out: Path | None,
+    force: bool,
+    reveal: bool,
+    home: Path,
+    passphrase: Secret | None,
+    wait_seconds: float,
+    output: Output,
+) -> None:
+    """Get an escrowed key back.
+
+    The request is signed with this home's key; the answer is sealed to a one-time key that never leaves this
+    process. The release is on the record before the key is here.
+
+    Example: `strongroom recover --name disk --out k2`
+    """
+    from strongroom_agent.agent import Agent
+    from strongroom_agent.files import name_of
+
+    if sum(choice is not None for choice in (name, record, sealed)) != 1:
+        raise UsageError("give exactly one of --name, --record and --file")
+    to_stdout = _goes_to_stdout(out, force=force, reveal=reveal, json=output.json)
+    with Agent.open(home, passphrase=passphrase) as agent:
+        work = agent.recover(
+            name=name_of(sealed) if sealed else name,
+            records=[record] if record else None,
+            principal=principal,
+            reason=reason,
+            wait_seconds=wait_seconds,
+        )
+        recovery = carry_out("Asking the authority", work)
+    recovered = recovery.keys[0]
+    if to_stdout:
+        sys.stdout.buffer.write(recovered.material.expose())
+        sys.stdout.buffer.flush()
+    elif out is not None:
+        write_private(out, recovered.material)
+    if output.json:
+        output.document("recovery", _document(recovery, out))
+    else:
+        _tell(recovery, out, to_stdout=to_stdout)
+
+
+def _goes_to_stdout(out: Path | None, *, force: bool, reveal: bool, json: bool) -> bool:
+    if out is None and not reveal:
+        raise UsageError("say where the key shall go", hint="--out FILE, --out - for standard output, or --reveal")
+    to_stdout = out is None or str(out) == "-"
+    if to_stdout and json:
+        raise UsageError("a key is never part of a JSON document", hint="use --out FILE with -o json")
+    if not to_stdout and out is not None and out.exists() and not force:
+        raise UsageError(f"{out} exists", hint="choose another file, or overwrite it with --force")
+    return to_stdout
+
+
+def _document(recovery: "Recovery", out: Path | None) -> dict[str, object]:
+    record = recovery.keys[0].record
+    return {
+        "request": recovery.request_id,
+        "record": record.id,
+        "name": record.name,
+        "kind": record.kind,
+        "serial_number": record.serial_number,
+        "description": record.description,
+        "fingerprint": record.fingerprint,
+        "log_index": recovery.log_index,
+        "out": str(out),
+        "history": [{"id": e.id, "issued_at": e.issued_at, "fingerprint": e.fingerprint} for e in recovery.history],
+        "missing": list(recovery.missing),
+    }
+
+
+def _tell(recovery: "Recovery", out: Path | None, *, to_stdout: bool) -> None:
+    record = recovery.keys[0].record
+    where = "" if to_stdout else f", written to {out}"
+    lines = [
+        f"recovered {record.name}: record {record.id}{where}",
+        f"  release     recovery log, index {recovery.log_index}: verified",
+        "  fingerprint matches what the owner signed",
+    ]
+    lines += [
+        f"  also        record {entry.id} of {when(entry.issued_at)} (recover it with --record)"
+        for entry in recovery.history
+        if entry.id != record.id
+    ]
+    lines += [f"  MISSING at the authority although a receipt is here: record {id_}" for id_ in recovery.missing]
+    click.echo("\n".join(lines), err=True)
+
+
+def write_private(path: Path, material: Secret) -> None:
+    """Write key material to a file of mode 0600, whole or not at all."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(material.expose())
+            stream.flush()
+            os.fsync(stream.fileno())
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+
+
+@click.command()
+@click.option("--principal", help="Whose records; default: this host's own.")
+@home_option
+@passphrase_option
+@wait_option(60.0)
+@output_option
+def records(
+    principal: str | None, home: Path, passphrase: Secret | None, wait_seconds: float, output: Output
+) -> None:
+    """List the records that the authority holds, from its own signed answer.
+
+    Example: `strongroom records -o json`
+    """
+    from strongroom_agent.agent import Agent
+
+    with Agent.open(home, passphrase=passphrase) as agent:
+        work = agent.records(principal=principal, wait_seconds=wait_seconds)
+        found = carry_out("Asking the authority", work).records
+    if output.json:
+        output.document("records", {"records": [record.model_dump(mode="json") for record in found]})
+        return
+    output.table(
+        "",
+        ["name", "kind", "state", "stored", "serial number", "description", "record"],
+        [(r.name, r.kind, r.state.value, when(r.stored_at), r.serial_number, r.description, r.id) for r in found],
+    )

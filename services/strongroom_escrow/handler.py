@@ -1,0 +1,152 @@
+"""What becomes of an escrow message: decided here, from bytes, the registry and what the database holds. Pure."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from strongroom.blobs import SALT_BYTES
+from strongroom.crypto.sealing import Suite, overhead
+from strongroom.errors import LimitExceeded, MalformedStatement, PermanentError, RecordConflict, StatementConflict
+from strongroom.leaves import EscrowLeaf
+from strongroom.limits import KEY_MATERIAL_BYTES_MAX
+from strongroom.messages import Escrow, Record, parse_body
+from strongroom.registry import Registry
+from strongroom.roster import Roster, check_authority, check_issued
+from strongroom.statements import Statement, parse_envelope
+
+_BLOB_BYTES: Final = {
+    suite: (overhead(suite) + SALT_BYTES + 1, overhead(suite) + SALT_BYTES + KEY_MATERIAL_BYTES_MAX)
+    for suite in Suite
+}
+
+
+@dataclass(slots=True)
+class Submission:
+    """One message of a batch and what is known of it so far.
+
+    envelope: the message body. statement, escrow: set once they could be read. key_id: the signer, set once
+    the signature was verified. refusal: why it is not accepted. leaf_index: its place in the log, once it has one.
+    """
+
+    envelope: bytes
+    statement: Statement | None = None
+    escrow: Escrow | None = None
+    key_id: str | None = None
+    refusal: PermanentError | None = None
+    leaf_index: int | None = None
+
+    @property
+    def id(self) -> str | None:
+        """The statement id, if the body could be read."""
+        return self.escrow.id if self.escrow else None
+
+    @property
+    def digest(self) -> bytes:
+        """The statement digest, or the SHA-256 of a message that is no envelope (SPEC 6.2)."""
+        return self.statement.digest if self.statement else hashlib.sha256(self.envelope).digest()
+
+
+def read(envelope: bytes) -> Submission:
+    """Read a message as far as it can be read; what is wrong with it becomes its refusal."""
+    submission = Submission(envelope)
+    try:
+        submission.statement = parse_envelope(envelope)
+        submission.escrow = parse_body(submission.statement, Escrow)
+    except PermanentError as error:
+        submission.refusal = error
+    return submission
+
+
+def judge(submission: Submission, registry: Registry, now: int) -> None:
+    """Verify who signed a readable submission and whether the roster takes its blobs (SPEC 4.2).
+
+    Sets `key_id` or `refusal`. The enrolment of its principal must have been admitted to the registry.
+    """
+    if submission.refusal is not None or submission.statement is None or submission.escrow is None:
+        return
+    try:
+        roster = registry.roster
+        check_authority(submission.escrow.authority, roster)
+        submission.key_id = registry.verify(submission.statement, submission.escrow.principal)
+        check_issued(submission.escrow.issued_at, now)
+        for position, record in enumerate(submission.escrow.records):
+            _check_blob(record, position, roster)
+    except PermanentError as error:
+        submission.refusal = error
+
+
+def _check_blob(record: Record, position: int, roster: Roster) -> None:
+    key = roster.accepted_sealing_key(record.kid)
+    if record.suite is not key.suite:
+        raise MalformedStatement(f"records.{position}.suite: key {key.kid} is of suite {key.suite.value}")
+    shortest, longest = _BLOB_BYTES[key.suite]
+    if not shortest <= len(record.blob) <= longest:
+        raise LimitExceeded(
+            f"records.{position}.blob: {len(record.blob)} bytes, must be {shortest} to {longest} bytes"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Existing:
+    """What the database holds already: statement id → (digest, leaf index), record id → statement id."""
+
+    statements: Mapping[str, tuple[bytes, int]] = field(default_factory=dict)
+    records: Mapping[str, str] = field(default_factory=dict)
+
+
+def settle(submissions: Iterable[Submission], existing: Existing) -> list[Submission]:
+    """Decide, in order, which submissions are stored now; return those, each statement once.
+
+    A repeat of a stored statement gets that statement's leaf index, also if it would be refused today: its
+    receipt stands. The same id with other bytes, and a record id that is taken, are refused (SPEC 4.3).
+    A repeat inside the batch is left without leaf index and refusal; `adopt` completes it.
+    """
+    statements: dict[str, bytes] = {id_: digest for id_, (digest, _) in existing.statements.items()}
+    records = dict(existing.records)
+    fresh: list[Submission] = []
+    for submission in submissions:
+        escrow = submission.escrow
+        if escrow is None:
+            continue
+        if statements.get(escrow.id) == submission.digest:
+            submission.refusal = None
+            if escrow.id in existing.statements:
+                submission.leaf_index = existing.statements[escrow.id][1]
+            continue
+        if submission.refusal is not None:
+            continue
+        if escrow.id in statements:
+            submission.refusal = StatementConflict(f"id: {escrow.id} is taken by another statement")
+            continue
+        taken = next((record.id for record in escrow.records if record.id in records), None)
+        if taken is not None:
+            submission.refusal = RecordConflict(f"records: id {taken} is taken by another record")
+            continue
+        statements[escrow.id] = submission.digest
+        records.update((record.id, escrow.id) for record in escrow.records)
+        fresh.append(submission)
+    return fresh
+
+
+def leaf(submission: Submission, now: int) -> bytes:
+    """Return the log leaf of a submission that is about to be stored (SPEC 7.2)."""
+    if submission.escrow is None or submission.key_id is None:
+        raise ValueError("only a verified submission has a leaf")
+    return EscrowLeaf(
+        time=now,
+        id=submission.escrow.id,
+        digest=submission.digest.hex(),
+        principal=submission.escrow.principal,
+        key=submission.key_id,
+    ).to_bytes()
+
+
+def adopt(submissions: Iterable[Submission], fresh: Sequence[Submission], first_index: int) -> None:
+    """Give every stored submission its leaf index: the fresh ones from `first_index` on, then their repeats."""
+    indexes: dict[str | None, int] = {}
+    for offset, submission in enumerate(fresh):
+        submission.leaf_index = indexes[submission.id] = first_index + offset
+    for submission in submissions:
+        if submission.refusal is None and submission.leaf_index is None:
+            submission.leaf_index = indexes[submission.id]

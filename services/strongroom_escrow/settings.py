@@ -1,0 +1,20 @@
+"""What the escrow worker is told."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from strongroom.settings import WorkerSettings
+
+
+class EscrowSettings(WorkerSettings):
+    """Settings of the escrow worker, beside those that both workers have.
+
+    prefetch_count: messages the broker hands over before any is acknowledged; bounds the worker's memory.
+    batch_messages_max: messages in one transaction. batch_wait_ms: how long to wait for more of them
+    while they keep coming; a lone message is not kept waiting.
+    """
+
+    prefetch_count: Annotated[int, Field(ge=1, le=2000)] = 400
+    batch_messages_max: Annotated[int, Field(ge=1, le=2000)] = 200
+    batch_wait_ms: Annotated[int, Field(ge=0, le=1000)] = 10

@@ -1,0 +1,56 @@
+"""The escrow worker's SQL: what is taken already, and the rows of a batch."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from strongroom.database import Transaction, load_queries
+from strongroom.messages import Escrow
+from strongroom_escrow.handler import Existing, Submission
+
+_SQL = load_queries("escrow")
+
+
+async def existing(tx: Transaction, submissions: Sequence[Submission]) -> Existing:
+    """Look up which ids of these submissions the database holds. Needs the log's lock to stay true until COMMIT."""
+    escrows = _escrows(submissions)
+    if not escrows:
+        return Existing()
+    statements = await tx.fetch(_SQL["existing_statements"], [UUID(escrow.id) for escrow in escrows])
+    record_ids = [UUID(record.id) for escrow in escrows for record in escrow.records]
+    records = await tx.fetch(_SQL["existing_records"], record_ids)
+    return Existing(
+        statements={str(row["id"]): (row["digest"], row["leaf_index"]) for row in statements},
+        records={str(row["id"]): str(row["statement_id"]) for row in records},
+    )
+
+
+async def insert(tx: Transaction, fresh: Sequence[Submission], now: int) -> None:
+    """Write the statements of `fresh`, verbatim, and one index row a record."""
+    escrows = _escrows(fresh)
+    await tx.execute(
+        _SQL["insert_statements"],
+        [UUID(escrow.id) for escrow in escrows],
+        [submission.digest for submission in fresh],
+        [escrow.principal for escrow in escrows],
+        [submission.envelope for submission in fresh],
+        [submission.leaf_index for submission in fresh],
+        [now] * len(fresh),
+    )
+    rows = [
+        (
+            UUID(record.id),
+            UUID(escrow.id),
+            position,
+            escrow.principal,
+            record.name,
+            escrow.issued_at,
+            record.kid,
+        )
+        for escrow in escrows
+        for position, record in enumerate(escrow.records)
+    ]
+    await tx.execute(_SQL["insert_records"], *map(list, zip(*rows, strict=True)))
+
+
+def _escrows(submissions: Sequence[Submission]) -> list[Escrow]:
+    return [submission.escrow for submission in submissions if submission.escrow is not None]

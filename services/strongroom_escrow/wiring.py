@@ -1,0 +1,80 @@
+"""The only place where the escrow worker is put together."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from strongroom import broker, database
+from strongroom.crypto.keyring import read_passphrase, read_signing_key
+from strongroom.errors import ConfigurationInvalid
+from strongroom.follower import RecoveryLogFollower
+from strongroom.log_writer import LogName, LogWriter
+from strongroom.registry import Registry
+from strongroom.roster import Roster
+from strongroom.service import Health, keep_running
+from strongroom.settings import read_root_key, read_roster
+from strongroom_escrow.settings import EscrowSettings
+from strongroom_escrow.worker import EscrowWorker
+
+
+@asynccontextmanager
+async def escrow_worker(settings: EscrowSettings, health: Health) -> AsyncIterator[EscrowWorker]:
+    """Open database, keys, trust and log, and yield the worker.
+
+    Raises ConfigurationInvalid, KeyFileInvalid, RosterInvalid, SchemaMismatch, LogForked, DatabaseUnavailable.
+    """
+    passphrase = read_passphrase(settings.passphrase_file) if settings.passphrase_file else None
+    root_key = read_root_key(settings.root_key_file)
+    roster = Roster.verified(read_roster(settings.roster_file), root_key)
+    roster.check_current(int(time.time()))
+    log_key = read_signing_key(settings.log_key_file, passphrase)
+    reply_key = read_signing_key(settings.reply_key_file, passphrase)
+    if log_key.public_key != roster.body.logs.escrow.public_key:
+        raise ConfigurationInvalid(f"log key: {settings.log_key_file} is not the roster's escrow log key")
+    if reply_key.public_key != roster.body.replies.escrow:
+        raise ConfigurationInvalid(f"reply key: {settings.reply_key_file} is not the roster's escrow reply key")
+    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    registry = Registry(root_key, roster)
+    follower = RecoveryLogFollower(registry, roster.body.logs.recovery, settings.state_dir / "recovery.checkpoint")
+    writer = LogWriter(
+        LogName.ESCROW, roster.body.logs.escrow.origin, log_key, settings.state_dir / "escrow.checkpoint"
+    )
+    async with database.connect(settings.database_url.get_secret_value()) as opened:
+        await opened.check_schema()
+        await writer.open(opened)
+        async with opened.reading() as tx:
+            await follower.advance(tx)
+        yield EscrowWorker(
+            settings=settings,
+            database=opened,
+            registry=registry,
+            follower=follower,
+            writer=writer,
+            reply_key=reply_key,
+            health=health,
+        )
+
+
+async def serve(settings: EscrowSettings, stop: asyncio.Event) -> None:
+    """Run the escrow worker until `stop` is set, through outages of the broker and the database."""
+    health = Health(settings.health_file)
+
+    async def with_database() -> None:
+        async with escrow_worker(settings, health) as worker:
+
+            async def with_broker() -> None:
+                async with (
+                    broker.connect(
+                        settings.broker_url.get_secret_value(),
+                        ca_file=settings.broker_ca_file,
+                        name="strongroom escrow worker",
+                        timeout_seconds=10,
+                    ) as connection,
+                    broker.Consumer(connection, "escrow", prefetch_count=settings.prefetch_count) as consumer,
+                ):
+                    await worker.serve(consumer, stop)
+
+            await keep_running(with_broker, stop, health)
+
+    await keep_running(with_database, stop, health)

@@ -1,0 +1,200 @@
+"""The escrow worker's loop: take a batch, commit it, answer, acknowledge. In that order (rule 3)."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import stamina
+
+from strongroom.broker import Consumer, Delivery
+from strongroom.crypto.signing import SigningKey
+from strongroom.database import Database
+from strongroom.errors import DatabaseUnavailable, Expired, TransientError
+from strongroom.follower import RecoveryLogFollower
+from strongroom.log_writer import LogWriter
+from strongroom.logs import get_logger
+from strongroom.messages import printable
+from strongroom.receipts import Receipt
+from strongroom.registry import Registry
+from strongroom.replies import ROSTER_VERSION_HEADER, TREE_SIZE_HEADER, Consistency, Reply, rejection
+from strongroom.service import HEARTBEAT_SECONDS, Health, unless_stopped
+from strongroom.statements import Statement
+from strongroom_escrow import store
+from strongroom_escrow.handler import Submission, adopt, judge, leaf, read, settle
+from strongroom_escrow.settings import EscrowSettings
+
+# The broker takes messages back after 30 minutes without acknowledgement, and counts that as a failed delivery.
+_IN_HAND_SECONDS_MAX = 900.0
+
+
+class RosterExpired(TransientError):
+    """The roster in force has expired: no message may be judged by it, and none is lost by waiting."""
+
+    code = "roster_expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A committed batch: every submission has a leaf index or a refusal; receipts by leaf index."""
+
+    submissions: list[Submission]
+    receipts: dict[int, Receipt]
+    proofs: dict[int, list[bytes]]
+
+
+class EscrowWorker:
+    """Stores batches of escrow messages and proves to each sender that it did."""
+
+    def __init__(
+        self,
+        *,
+        settings: EscrowSettings,
+        database: Database,
+        registry: Registry,
+        follower: RecoveryLogFollower,
+        writer: LogWriter,
+        reply_key: SigningKey,
+        health: Health,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Take everything that the worker needs; nothing is opened here."""
+        self._settings = settings
+        self._database = database
+        self._registry = registry
+        self._follower = follower
+        self._writer = writer
+        self._reply_key = reply_key
+        self._health = health
+        self._clock = clock
+        self._log = get_logger()
+
+    async def serve(self, consumer: Consumer, stop: asyncio.Event) -> None:
+        """Handle batches until `stop` is set. Raises BrokerUnavailable, FatalError, and others after long waits."""
+        wait_seconds = self._settings.batch_wait_ms / 1000
+        while not stop.is_set():
+            self._health.beat("listening")
+            coming = consumer.next_batch(self._settings.batch_messages_max, wait_seconds)
+            batch = await unless_stopped(stop, coming, HEARTBEAT_SECONDS)
+            if batch:
+                await self.handle(consumer, batch)
+
+    async def handle(self, consumer: Consumer, batch: Sequence[Delivery]) -> None:
+        """Bring one batch to its end: committed, answered, quarantined where refused, acknowledged."""
+        began = time.monotonic()
+        settled = await self._settle_patiently(batch)
+        # From here on the batch is in the database and in the log. If this process dies now, the broker
+        # delivers it again, and the same receipts are given again.
+        pairs = list(zip(batch, settled.submissions, strict=True))
+        refused = [(delivery, each) for delivery, each in pairs if each.refusal is not None]
+        await asyncio.gather(*(self._refuse(consumer, delivery, each) for delivery, each in refused))
+        for delivery, submission in pairs:
+            if submission.leaf_index is not None:
+                await consumer.reply(delivery, self._receipt_reply(delivery, submission.leaf_index, settled))
+        await consumer.ack_through(batch[-1])
+        self._log.info(
+            "batch",
+            outcome="stored",
+            count=len(batch),
+            stored=len(batch) - len(refused),
+            refused=len(refused),
+            records=sum(len(each.escrow.records) for each in settled.submissions if each.escrow),
+            tree_size=self._writer.size,
+            duration_ms=round((time.monotonic() - began) * 1000, 1),
+        )
+
+    async def _settle_patiently(self, batch: Sequence[Delivery]) -> Settled:
+        async for attempt in stamina.retry_context(
+            on=(DatabaseUnavailable, RosterExpired),
+            attempts=None,
+            timeout=_IN_HAND_SECONDS_MAX,
+            wait_initial=0.2,
+            wait_max=20.0,
+            wait_jitter=1.0,
+        ):
+            with attempt:
+                return await self._settle(batch)
+        raise AssertionError("unreachable: the retries end with a result or an error")
+
+    async def _settle(self, batch: Sequence[Delivery]) -> Settled:
+        now = int(self._clock())
+        submissions = [read(delivery.body) for delivery in batch]
+        principals = {each.escrow.principal for each in submissions if each.escrow is not None}
+        async with self._database.transaction() as tx:
+            await self._follower.advance(tx)
+            await self._follower.admit(tx, principals)
+            self._judge(submissions, now)
+            # Verified outside the lock, so that several workers can verify at once.
+            judged_at_size = self._registry.size
+            await self._writer.lock(tx)
+            await self._follower.advance(tx)
+            if self._registry.size != judged_at_size:
+                await self._follower.admit(tx, principals)
+                self._judge(submissions, now)
+            fresh = settle(submissions, await store.existing(tx, submissions))
+            appended = await self._writer.append(tx, [leaf(each, now) for each in fresh]) if fresh else None
+            adopt(submissions, fresh, appended.first_index if appended else self._writer.size)
+            size = appended.size if appended else self._writer.size
+            note = appended.checkpoint_note if appended else None
+            if fresh:
+                await store.insert(tx, fresh, now)
+            indexes = {each.leaf_index for each in submissions if each.leaf_index is not None}
+            older = sorted(index for index in indexes if not appended or index < appended.first_index)
+            receipts = await self._writer.receipts(tx, older, size, note) if older else {}
+            held = {_hint(delivery, TREE_SIZE_HEADER) for delivery in batch}
+            proofs = await self._writer.consistency(tx, {each for each in held if 0 < each <= size}, size)
+        # COMMIT has succeeded: the batch is durable and its leaves are under a signed checkpoint.
+        if appended is not None:
+            await self._writer.committed(appended)
+            receipts.update((index, appended.receipt(index)) for index in indexes if index >= appended.first_index)
+        return Settled(submissions, receipts, proofs)
+
+    def _judge(self, submissions: Sequence[Submission], now: int) -> None:
+        try:
+            self._registry.roster.check_current(now)
+        except Expired as error:
+            raise RosterExpired(error.message, hint=error.hint) from None
+        for submission in submissions:
+            judge(submission, self._registry, now)
+
+    def _receipt_reply(self, delivery: Delivery, leaf_index: int, settled: Settled) -> bytes:
+        held = _hint(delivery, TREE_SIZE_HEADER)
+        consistency = Consistency(held, tuple(settled.proofs[held])) if held in settled.proofs else None
+        return Reply(
+            receipt=settled.receipts[leaf_index].to_document(),
+            consistency=consistency,
+            roster=self._newer_roster(delivery),
+        ).to_bytes()
+
+    def _newer_roster(self, delivery: Delivery) -> Statement | None:
+        roster = self._registry.roster
+        return roster.statement if _hint(delivery, ROSTER_VERSION_HEADER) < roster.body.version else None
+
+    async def _refuse(self, consumer: Consumer, delivery: Delivery, submission: Submission) -> None:
+        error = submission.refusal
+        if error is None:
+            raise ValueError("only a refused submission is refused")
+        await consumer.quarantine(delivery, error.code, printable(error.message))
+        statement = rejection(
+            error,
+            authority=self._registry.roster.body.authority,
+            request=submission.id,
+            digest=submission.digest,
+            now=int(self._clock()),
+            key=self._reply_key,
+        )
+        await consumer.reply(delivery, Reply(statement=statement, roster=self._newer_roster(delivery)).to_bytes())
+        self._log.warning(
+            "message",
+            kind="escrow",
+            outcome="quarantined",
+            code=error.code,
+            reason=printable(error.message),
+            message_id=submission.id,
+            principal=submission.escrow.principal if submission.escrow else None,
+        )
+
+
+def _hint(delivery: Delivery, header: str) -> int:
+    value = delivery.headers.get(header)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0

@@ -1,0 +1,131 @@
+"""What answering any message needs: the log, the registry, the reply key, and the shape of an answer."""
+
+from dataclasses import dataclass
+
+from strongroom.crypto.keyring import Keyring
+from strongroom.crypto.signing import SigningKey
+from strongroom.database import Database, Transaction
+from strongroom.errors import PermanentError, ProofInvalid, StateCorrupt
+from strongroom.follower import RecoveryLogFollower
+from strongroom.leaves import Leaf, parse_leaf
+from strongroom.log_writer import LogWriter
+from strongroom.messages import ListingRequest, Request, RequesterKind
+from strongroom.receipts import Receipt
+from strongroom.registry import Registry
+from strongroom.replies import Consistency, Reply, rejection
+from strongroom.statements import Statement
+from strongroom_recovery.handler import Submission, Unreadable, verify_requester
+from strongroom_recovery.rosters import require_current
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What a sender says it holds: leaves under its newest checkpoint, and its roster version; 0 is none."""
+
+    tree_size: int = 0
+    roster_version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a message led to; everything it speaks of is committed.
+
+    outcome: `enrolled`, `released`, `listed`, `repeated`, `refused`, or `quarantined`, which asks the worker to
+    see to that. refusal: why, where nothing was given. records: number of keys handed out.
+    """
+
+    outcome: str
+    reply: Reply
+    refusal: PermanentError | None = None
+    records: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """The means by which messages are answered; one for the process."""
+
+    database: Database
+    registry: Registry
+    follower: RecoveryLogFollower
+    writer: LogWriter
+    keyring: Keyring
+    reply_key: SigningKey
+
+    async def begin(self, tx: Transaction, now: int) -> None:
+        """Lock the recovery log for the rest of the transaction, and take in what it says until now.
+
+        Raises RosterExpired when nothing may be judged, and what the log's reader and writer raise.
+        """
+        await self.writer.lock(tx)
+        await self.follower.advance(tx)
+        require_current(self.registry, now)
+
+    async def admit(self, tx: Transaction, principal: str, *, former: bool = False) -> None:
+        """Make the principal's key known to the registry, with `former` also the keys that it replaced.
+
+        Raises ProofInvalid when its stored enrolment is missing or false: that concerns this principal alone.
+        """
+        try:
+            await self.follower.admit(tx, [principal], former=former)
+        except StateCorrupt as error:
+            raise ProofInvalid(
+                error.message, hint="restore the database from a backup, and find out who changed it"
+            ) from None
+
+    async def verify_requester(
+        self, tx: Transaction, statement: Statement, asked: Request | ListingRequest
+    ) -> None:
+        """Check who signed a request, as `handler.verify_requester` does, or raise ProofInvalid as `admit` does."""
+        if asked.requester_kind is RequesterKind.PRINCIPAL:
+            await self.admit(tx, asked.requester)
+        verify_requester(statement, asked, self.registry)
+
+    async def logged(self, tx: Transaction, leaf_index: int | None) -> tuple[Leaf, Receipt]:
+        """Return an earlier leaf of the recovery log and its receipt; the transaction holds the log's lock.
+
+        Raises ProofInvalid when the index, which a database row named, is none, and LogForked when the log is
+        not what was signed.
+        """
+        if leaf_index is None or not 0 <= leaf_index < self.writer.size:
+            raise ProofInvalid("the database names a leaf that the recovery log does not have")
+        receipts = await self.writer.receipts(tx, [leaf_index], self.writer.size, self.writer.checkpoint_note)
+        return parse_leaf(receipts[leaf_index].leaf), receipts[leaf_index]
+
+    async def consistency(self, tx: Transaction, hints: Hints, size: int) -> Consistency | None:
+        """Return the proof that the log of `size` leaves continues the one that the sender knows of."""
+        proofs = await self.writer.consistency(tx, {hints.tree_size} - {0}, size)
+        proof = proofs.get(hints.tree_size)
+        return None if proof is None else Consistency(hints.tree_size, tuple(proof))
+
+    def reply(
+        self,
+        hints: Hints,
+        statement: Statement | None = None,
+        receipt: Receipt | None = None,
+        consistency: Consistency | None = None,
+    ) -> Reply:
+        """Put a reply together, with the roster in force for a sender whose own is older."""
+        roster = self.registry.roster
+        return Reply(
+            statement=statement,
+            receipt=None if receipt is None else dict(receipt.to_document()),
+            consistency=consistency,
+            roster=roster.statement if hints.roster_version < roster.body.version else None,
+        )
+
+    def rejection(self, submission: Submission | Unreadable, error: PermanentError, now: int) -> Statement:
+        """Say, signed, why a message was not accepted; the same arguments always give the same bytes."""
+        return rejection(
+            error,
+            authority=self.registry.roster.body.authority,
+            request=submission.id,
+            digest=submission.digest,
+            now=now,
+            key=self.reply_key,
+        )
+
+    def quarantined(
+        self, submission: Submission | Unreadable, error: PermanentError, hints: Hints, now: int
+    ) -> Answer:
+        """Reject a message whose sender was not verified, or that the database cannot be trusted to answer."""
+        return Answer("quarantined", self.reply(hints, self.rejection(submission, error, now)), error)

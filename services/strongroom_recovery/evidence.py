@@ -1,0 +1,28 @@
+"""Reading stored records back, one escrow statement in memory at a time, each verified before it counts."""
+
+from collections.abc import AsyncIterator, Iterable
+
+from strongroom.database import Transaction
+from strongroom_recovery import store
+from strongroom_recovery.desk import Desk
+from strongroom_recovery.records import IndexEntry, StoredRecord, verify
+
+
+async def verified_records(
+    desk: Desk, tx: Transaction, principal: str, entries: Iterable[IndexEntry]
+) -> AsyncIterator[tuple[IndexEntry, StoredRecord]]:
+    """Yield each index entry with the verified record that it points at, statement by statement.
+
+    Raises ProofInvalid or CheckpointInvalid at the first that is not what was accepted.
+    """
+    by_statement: dict[str, list[IndexEntry]] = {}
+    for entry in entries:
+        by_statement.setdefault(entry.statement_id, []).append(entry)
+    if not by_statement:
+        return
+    await desk.admit(tx, principal, former=True)
+    head = await store.escrow_head(tx, desk.registry.roster.body.logs.escrow)
+    for statement_id, wanted in by_statement.items():
+        statement = verify(await store.escrow_statement(tx, statement_id, head), head, desk.registry)
+        for entry in wanted:
+            yield entry, statement.record(entry)

@@ -1,0 +1,137 @@
+"""Stored records, believed only after the statement that brought them was verified again (rule 2). Pure.
+
+Whoever owns the database can write any row. What counts is the escrow statement itself: signed by a key that
+spoke for its principal, and named by a leaf of the escrow log under a checkpoint of that log's key.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from strongroom.crypto.notes import Checkpoint
+from strongroom.crypto.tlog import Node, inclusion_nodes, inclusion_proof, leaf_hash, verify_inclusion
+from strongroom.errors import PermanentError, ProofInvalid, StateCorrupt
+from strongroom.leaves import EscrowLeaf, parse_leaf
+from strongroom.messages import Escrow, Record, parse_body
+from strongroom.registry import Registry
+from strongroom.roster import check_authority
+from strongroom.statements import parse_envelope
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """What the database's index says of a record. Nothing in it is believed; `disclosed` was it released before."""
+
+    id: str
+    statement_id: str
+    principal: str
+    name: str
+    issued_at: int
+    kid: str
+    disclosed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredStatement:
+    """An escrow statement as the database gives it back. Nothing in it is believed.
+
+    leaf: the bytes of the escrow log's leaf `leaf_index`, None where there is none. nodes: the hashes for its
+    inclusion proof, as far as they exist.
+    """
+
+    id: str
+    digest: bytes
+    principal: str
+    envelope: bytes
+    leaf_index: int
+    leaf: bytes | None
+    nodes: Mapping[Node, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """A record out of a verified escrow statement, with what that statement says of all its records.
+
+    issued_at: as its owner signed it. stored_at: the time of the statement's leaf. Both in seconds.
+    """
+
+    authority: str
+    principal: str
+    statement_id: str
+    issued_at: int
+    stored_at: int
+    record: Record
+
+    @property
+    def rank(self) -> tuple[int, str]:
+        """The greater, the newer among the records of a name (SPEC 4.4)."""
+        return self.issued_at, self.record.id
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedStatement:
+    """An escrow statement whose signature and place in the escrow log were checked; made by `verify`."""
+
+    escrow: Escrow
+    stored_at: int
+
+    def record(self, entry: IndexEntry) -> StoredRecord:
+        """Return the record that an index entry points at. Raises ProofInvalid where the entry says otherwise."""
+        escrow = self.escrow
+        for record in escrow.records:
+            if record.id == entry.id:
+                signed = (escrow.id, escrow.principal, record.name, escrow.issued_at, record.kid)
+                if signed != (entry.statement_id, entry.principal, entry.name, entry.issued_at, entry.kid):
+                    break
+                return StoredRecord(
+                    authority=escrow.authority,
+                    principal=escrow.principal,
+                    statement_id=escrow.id,
+                    issued_at=escrow.issued_at,
+                    stored_at=self.stored_at,
+                    record=record,
+                )
+        raise ProofInvalid(f"record {entry.id}: the database's index contradicts the signed escrow statement")
+
+
+def nodes_wanted(leaf_index: int, head: Checkpoint) -> list[Node]:
+    """Name the nodes that prove a leaf under a checkpoint; none where the log has no such leaf."""
+    try:
+        return inclusion_nodes(leaf_index, head.size)
+    except ProofInvalid:
+        return []
+
+
+def verify(stored: StoredStatement, head: Checkpoint, registry: Registry) -> VerifiedStatement:
+    """Check a stored escrow statement up to the root key and against the escrow log (SPEC 5.2).
+
+    Arguments: `head` is a checkpoint of the escrow log whose signature was verified; the principal's
+    enrolments, former ones too, must have been admitted to `registry`. Raises ProofInvalid, whatever is wrong:
+    the sender of the request is not to blame, and someone has to look at the database.
+    """
+    try:
+        return _verify(stored, head, registry)
+    except (PermanentError, StateCorrupt) as error:
+        raise ProofInvalid(
+            f"escrow statement {stored.id}: what is stored is not what was accepted ({error.message})",
+            hint="restore the database from a backup, and find out who changed it",
+        ) from None
+
+
+def _verify(stored: StoredStatement, head: Checkpoint, registry: Registry) -> VerifiedStatement:
+    statement = parse_envelope(stored.envelope)
+    escrow = parse_body(statement, Escrow)
+    check_authority(escrow.authority, registry.roster)
+    if (escrow.id, escrow.principal, statement.digest) != (stored.id, stored.principal, stored.digest):
+        raise ProofInvalid("id, principal or digest of the row differ from the statement")
+    signer = registry.verify_former(statement, escrow.principal)
+    if stored.leaf is None:
+        raise ProofInvalid(f"the escrow log has no leaf {stored.leaf_index}")
+    proof = inclusion_proof(stored.leaf_index, head.size, stored.nodes)
+    verify_inclusion(leaf_hash(stored.leaf), stored.leaf_index, head.size, proof, head.root)
+    leaf = parse_leaf(stored.leaf)
+    expected = EscrowLeaf(
+        time=leaf.time, id=escrow.id, digest=statement.digest.hex(), principal=escrow.principal, key=signer
+    )
+    if leaf != expected:
+        raise ProofInvalid(f"leaf {stored.leaf_index} of the escrow log is about something else")
+    return VerifiedStatement(escrow, leaf.time)

@@ -1,0 +1,69 @@
+"""Releases: open a stored blob in its place, and seal the key to the requester's one-time key. Pure.
+
+Key material exists inside `_reseal` and nowhere else. Its errors are made anew outside, because a traceback
+keeps the local variables of the function it passed through alive.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from strongroom.blobs import BlobContext, ReleaseContext, check_fingerprint, open_material, reseal
+from strongroom.crypto.keyring import Keyring
+from strongroom.crypto.sealing import kid
+from strongroom.errors import BlobInvalid, FingerprintMismatch, KeyUnknown, PermanentError
+from strongroom.messages import HistoryEntry, Record, RecordDescription, Release, ReleasedRecord, Request
+from strongroom_recovery.records import StoredRecord
+
+
+def build(
+    request: Request,
+    request_digest: bytes,
+    records: Iterable[StoredRecord],
+    *,
+    history: Sequence[HistoryEntry],
+    keyring: Keyring,
+    now: int,
+) -> Release:
+    """Return the body of the release that answers a request with these records (SPEC 5.3).
+
+    Arguments: the recipient key of `request` was checked; `request_digest` is 32 bytes; `now` in seconds.
+    Raises BlobInvalid, FingerprintMismatch, KeyUnknown for a record whose key cannot be given back, or what a
+    key device raises when it does not answer. Blocks for as long as such a device takes.
+    """
+    return Release(
+        authority=request.authority,
+        request=request.id,
+        request_digest=request_digest.hex(),
+        released_at=now,
+        records=[_released(stored, request, request_digest, keyring) for stored in records],
+        history=list(history),
+    )
+
+
+def description(record: Record) -> dict[str, Any]:
+    """Return what its owner said about a record, by field name, without the blob."""
+    return record.model_dump(include=set(RecordDescription.model_fields))
+
+
+def _released(stored: StoredRecord, request: Request, digest: bytes, keyring: Keyring) -> ReleasedRecord:
+    refusal: PermanentError
+    try:
+        return ReleasedRecord(
+            **description(stored.record),
+            principal=stored.principal,
+            issued_at=stored.issued_at,
+            blob=_reseal(stored, request, digest, keyring),
+        )
+    except (BlobInvalid, FingerprintMismatch, KeyUnknown) as error:
+        refusal = type(error)(f"record {stored.record.id}: {error.message}")
+    raise refusal
+
+
+def _reseal(stored: StoredRecord, request: Request, digest: bytes, keyring: Keyring) -> bytes:
+    authority, principal, record = stored.authority, stored.principal, stored.record
+    place = BlobContext(authority, principal, record.id, record.kid, record.suite)
+    opened = open_material(record.blob, place, keyring.opener(record.kid))
+    check_fingerprint(opened, authority, principal, record.id, record.fingerprint)
+    recipient = kid(request.recipient_suite, request.recipient_key)
+    target = ReleaseContext(authority, digest, principal, record.id, recipient)
+    return reseal(opened, target, request.recipient_suite, request.recipient_key)

@@ -1,0 +1,161 @@
+"""The recovery worker's SQL. What it reads is an index: nothing that comes back from here is believed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import asyncpg
+
+from strongroom.crypto.notes import Checkpoint, verify_checkpoint
+from strongroom.crypto.tlog import Node
+from strongroom.database import Transaction, load_queries
+from strongroom.errors import ProofInvalid
+from strongroom.messages import LogKey, Request
+from strongroom.statements import Statement
+from strongroom_recovery.records import IndexEntry, StoredStatement, nodes_wanted
+
+_SQL = load_queries("recovery")
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a request id was answered with, as the database has it.
+
+    digest: of the request. release: the envelope of the release, for one that was answered with keys. code,
+    message: of the refusal otherwise. leaf_index: of the leaf of either in the recovery log. None is missing.
+    """
+
+    digest: bytes
+    release: bytes | None
+    code: str | None
+    message: str | None
+    leaf_index: int | None
+
+
+# ---- enrolments and rosters --------------------------------------------------------------------------------
+
+
+async def trust_statement(tx: Transaction, id_: str, digest: bytes) -> tuple[bytes, int] | None:
+    """Return digest and leaf index of the enrolment stored under this id, if there is one."""
+    row = await tx.fetch_row(_SQL["trust_statement"], UUID(id_), digest)
+    return None if row is None else (row["digest"], row["leaf_index"])
+
+
+async def insert_trust_statement(
+    tx: Transaction, statement: Statement, envelope: bytes, *, id_: str | None, leaf_index: int
+) -> None:
+    """Write a roster (no id) or an enrolment, verbatim."""
+    uuid = UUID(id_) if id_ else None
+    await tx.execute(_SQL["insert_trust_statement"], statement.digest, uuid, statement.type, envelope, leaf_index)
+
+
+# ---- requests ----------------------------------------------------------------------------------------------
+
+
+async def answered(tx: Transaction, request_id: str) -> Answered | None:
+    """Return what this request id was answered with. Needs the recovery log's lock to stay true until COMMIT."""
+    row = await tx.fetch_row(_SQL["answer"], UUID(request_id))
+    if row is None or row["digest"] is None:
+        return None
+    return Answered(row["digest"], row["envelope"], row["code"], row["message"], row["leaf_index"])
+
+
+async def insert_request(
+    tx: Transaction, request: Request, digest: bytes, envelope: bytes, *, leaf_index: int, now: int
+) -> None:
+    """Write a request, verbatim."""
+    await tx.execute(
+        _SQL["insert_request"],
+        UUID(request.id),
+        digest,
+        request.requester,
+        request.requester_kind.value,
+        request.principal,
+        envelope,
+        leaf_index,
+        now,
+    )
+
+
+async def insert_release(
+    tx: Transaction, request_id: str, envelope: bytes, record_ids: Sequence[str], *, leaf_index: int
+) -> None:
+    """Write the release that answers a request, verbatim, and mark its records as disclosed."""
+    records = [UUID(record_id) for record_id in record_ids]
+    await tx.execute(_SQL["insert_release"], UUID(request_id), envelope, leaf_index, records)
+
+
+async def insert_refusal(
+    tx: Transaction, request_id: str, digest: bytes, code: str, message: str, *, leaf_index: int
+) -> None:
+    """Write the refusal that answers a request."""
+    await tx.execute(_SQL["insert_refusal"], UUID(request_id), digest, code, message, leaf_index)
+
+
+# ---- records -----------------------------------------------------------------------------------------------
+
+
+async def records_by_id(tx: Transaction, principal: str, ids: Sequence[str]) -> list[IndexEntry]:
+    """Return the index entries of those of these records that the principal has, in the order asked."""
+    rows = await tx.fetch(_SQL["records_by_id"], principal, [UUID(id_) for id_ in ids])
+    entries = {entry.id: entry for entry in map(_entry, rows)}
+    return [entries[id_] for id_ in ids if id_ in entries]
+
+
+async def records_by_name(tx: Transaction, principal: str, name: str) -> list[IndexEntry]:
+    """Return the index entries of the principal's records under a name, newest first."""
+    return [_entry(row) for row in await tx.fetch(_SQL["records_by_name"], principal, name)]
+
+
+async def records_page(tx: Transaction, principal: str, after: str | None, count_max: int) -> list[IndexEntry]:
+    """Return the next index entries of the principal in order of id, after a record id or from the first."""
+    rows = await tx.fetch(_SQL["records_page"], principal, UUID(after) if after else None, count_max)
+    return [_entry(row) for row in rows]
+
+
+def _entry(row: asyncpg.Record) -> IndexEntry:
+    return IndexEntry(
+        id=str(row["id"]),
+        statement_id=str(row["statement_id"]),
+        principal=row["principal"],
+        name=row["name"],
+        issued_at=row["issued_at"],
+        kid=row["kid"],
+        disclosed=row["disclosed"],
+    )
+
+
+# ---- the escrow log ----------------------------------------------------------------------------------------
+
+
+async def escrow_head(tx: Transaction, log: LogKey) -> Checkpoint:
+    """Return the newest checkpoint of the escrow log, its signature verified.
+
+    Raises ProofInvalid when there is none, CheckpointInvalid when the log's key did not sign it.
+    """
+    note = await tx.fetch_value(_SQL["escrow_head"])
+    if not isinstance(note, str):
+        raise ProofInvalid("the escrow log has no checkpoint")
+    return verify_checkpoint(note, log.origin, log.public_key)
+
+
+async def escrow_statement(tx: Transaction, id_: str, head: Checkpoint) -> StoredStatement:
+    """Return a stored escrow statement with its leaf and what proves that leaf under `head`.
+
+    Raises ProofInvalid when there is no such statement.
+    """
+    row = await tx.fetch_row(_SQL["escrow_statement"], UUID(id_))
+    if row is None:
+        raise ProofInvalid(f"escrow statement {id_}: is named by the database's index and missing")
+    wanted = nodes_wanted(row["leaf_index"], head)
+    levels, indexes = [node.level for node in wanted], [node.index for node in wanted]
+    nodes = await tx.fetch(_SQL["escrow_nodes"], levels, indexes) if wanted else []
+    return StoredStatement(
+        id=id_,
+        digest=row["digest"],
+        principal=row["principal"],
+        envelope=row["envelope"],
+        leaf_index=row["leaf_index"],
+        leaf=row["leaf"],
+        nodes={Node(node["level"], node["index"]): node["hash"] for node in nodes},
+    )

@@ -1,0 +1,117 @@
+"""The only place where the recovery worker is put together."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from strongroom import broker, database
+from strongroom.crypto.keyring import FileKeyring, Keyring, read_passphrase, read_signing_key
+from strongroom.crypto.signing import SigningKey
+from strongroom.errors import ConfigurationInvalid
+from strongroom.follower import RecoveryLogFollower
+from strongroom.log_writer import LogName, LogWriter
+from strongroom.registry import Registry
+from strongroom.roster import Roster
+from strongroom.service import Health, keep_running
+from strongroom.settings import read_root_key, read_roster
+from strongroom.topology import RECOVERY_QUEUE
+from strongroom_recovery.desk import Desk
+from strongroom_recovery.rosters import RosterFile
+from strongroom_recovery.settings import RecoverySettings
+from strongroom_recovery.worker import RecoveryWorker
+
+_BROKER_SECONDS_MAX = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Every private key of this process."""
+
+    log: SigningKey
+    reply: SigningKey
+    sealing: Keyring
+
+    def check_usable(self, roster: Roster) -> None:
+        """Raise ConfigurationInvalid unless these are the keys that a roster names for the recovery worker."""
+        if self.log.public_key != roster.body.logs.recovery.public_key:
+            raise ConfigurationInvalid("log key: is not the roster's recovery log key")
+        if self.reply.public_key != roster.body.replies.recovery:
+            raise ConfigurationInvalid("reply key: is not the roster's recovery reply key")
+        missing = {key.kid for key in roster.body.sealing_keys} - self.sealing.kids
+        if missing:
+            raise ConfigurationInvalid(
+                f"sealing keys: {min(missing)} of roster version {roster.body.version} is missing",
+                hint="put its key file into the folder of sealing keys: records may be sealed to it",
+            )
+
+
+def read_keys(settings: RecoverySettings) -> Keys:
+    """Read all key files; the passphrase is forgotten on return. Raises KeyFileInvalid."""
+    passphrase = read_passphrase(settings.passphrase_file) if settings.passphrase_file else None
+    return Keys(
+        log=read_signing_key(settings.log_key_file, passphrase),
+        reply=read_signing_key(settings.reply_key_file, passphrase),
+        sealing=FileKeyring(settings.sealing_keys_dir, passphrase),
+    )
+
+
+@asynccontextmanager
+async def recovery_worker(
+    settings: RecoverySettings, keys: Keys, health: Health, clock: Callable[[], float] = time.time
+) -> AsyncIterator[RecoveryWorker]:
+    """Open database, trust and log, adopt the roster, and yield the worker.
+
+    Raises ConfigurationInvalid, RosterInvalid, Expired, SchemaMismatch, LogForked, DatabaseUnavailable.
+    """
+    root_key = read_root_key(settings.root_key_file)
+    roster = Roster.verified(read_roster(settings.roster_file), root_key)
+    keys.check_usable(roster)
+    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    checkpoint_file = settings.state_dir / "recovery.checkpoint"
+    log = roster.body.logs.recovery
+    registry = Registry(root_key, roster)
+    follower = RecoveryLogFollower(registry, log, checkpoint_file)
+    writer = LogWriter(LogName.RECOVERY, log.origin, keys.log, checkpoint_file)
+    async with database.connect(settings.database_url.get_secret_value()) as opened:
+        await opened.check_schema()
+        await writer.open(opened)
+        roster_file = RosterFile(
+            settings.roster_file,
+            database=opened,
+            registry=registry,
+            follower=follower,
+            writer=writer,
+            check_usable=keys.check_usable,
+        )
+        await roster_file.adopt(int(clock()))
+        desk = Desk(opened, registry, follower, writer, keys.sealing, keys.reply)
+        yield RecoveryWorker(desk=desk, roster_file=roster_file, health=health, clock=clock)
+
+
+async def serve(settings: RecoverySettings, stop: asyncio.Event) -> None:
+    """Run the recovery worker until `stop` is set, through outages of the broker and the database."""
+    keys = read_keys(settings)
+    health = Health(settings.health_file)
+
+    async def with_database() -> None:
+        async with recovery_worker(settings, keys, health) as worker:
+
+            async def with_broker() -> None:
+                # Without a current roster no message is taken: one kept in hand for long would be given up.
+                await worker.prepare()
+                async with (
+                    broker.connect(
+                        settings.broker_url.get_secret_value(),
+                        ca_file=settings.broker_ca_file,
+                        name="strongroom recovery worker",
+                        timeout_seconds=_BROKER_SECONDS_MAX,
+                    ) as connection,
+                    broker.Consumer(connection, RECOVERY_QUEUE, prefetch_count=1) as consumer,
+                ):
+                    await worker.serve(consumer, stop)
+
+            await keep_running(with_broker, stop, health)
+
+    await keep_running(with_database, stop, health)

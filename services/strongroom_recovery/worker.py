@@ -1,0 +1,173 @@
+"""The recovery worker's loop: take a message, commit, answer, acknowledge. In that order (rule 3)."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from strongroom.broker import Consumer, Delivery
+from strongroom.errors import (
+    BlobInvalid,
+    CheckpointInvalid,
+    FingerprintMismatch,
+    KeyUnknown,
+    PermanentError,
+    ProofInvalid,
+    StrongroomError,
+    TransientError,
+)
+from strongroom.logs import get_logger
+from strongroom.messages import Enrolment, ListingRequest, Request, printable
+from strongroom.replies import ROSTER_VERSION_HEADER, TREE_SIZE_HEADER
+from strongroom.service import BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN, HEARTBEAT_SECONDS, Health, unless_stopped
+from strongroom_recovery.desk import Answer, Desk, Hints
+from strongroom_recovery.enrolments import enrol
+from strongroom_recovery.handler import Submission, Unreadable, read
+from strongroom_recovery.listing import list_records
+from strongroom_recovery.requests import recover
+from strongroom_recovery.rosters import RosterExpired, RosterFile, require_current
+
+# The broker takes messages back after 30 minutes without acknowledgement, and counts that as a failed delivery.
+_IN_HAND_SECONDS_MAX: Final = 900.0
+
+# What is stored is not what was accepted: nobody who asked is to blame, and somebody has to look.
+_ALARMING: Final = (ProofInvalid, CheckpointInvalid, BlobInvalid, FingerprintMismatch, KeyUnknown)
+
+
+class RecoveryWorker:
+    """Answers the messages of the recovery queue, one at a time.
+
+    One at a time, because then a message that brings the process down counts against its own delivery limit
+    and never against its neighbours'.
+    """
+
+    def __init__(
+        self, *, desk: Desk, roster_file: RosterFile, health: Health, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Take everything that the worker needs; nothing is opened here."""
+        self._desk = desk
+        self._roster_file = roster_file
+        self._health = health
+        self._clock = clock
+        self._log = get_logger()
+
+    async def prepare(self) -> None:
+        """Adopt a new roster file if there is one; call it before messages are taken.
+
+        Raises RosterExpired while no current roster is in force, DatabaseUnavailable, FatalError.
+        """
+        now = int(self._clock())
+        await self._roster_file.refresh(now)
+        require_current(self._desk.registry, now)
+
+    async def serve(self, consumer: Consumer, stop: asyncio.Event) -> None:
+        """Handle messages until `stop` is set.
+
+        Raises BrokerUnavailable, RosterExpired, FatalError, and DatabaseUnavailable after a long wait or when
+        `stop` was set meanwhile. A message in hand is then delivered again.
+        """
+        outcome = "listening"
+        while not stop.is_set():
+            self._health.beat(outcome)
+            await self.prepare()
+            batch = await unless_stopped(stop, consumer.next_batch(1, 0.0), HEARTBEAT_SECONDS)
+            for delivery in batch or ():
+                outcome = await self.handle(consumer, delivery, stop)
+
+    async def handle(self, consumer: Consumer, delivery: Delivery, stop: asyncio.Event) -> str:
+        """Bring one message to its end: committed, answered, quarantined if it is bad, acknowledged.
+
+        Return the outcome, as `Answer` has it. Raises as `serve`.
+        """
+        began = time.monotonic()
+        submission = read(delivery.body)
+        answer = await self._answer_patiently(submission, _hints(delivery.headers), stop)
+        # From here on what the answer says is in the database and in the log. If this process dies now, the
+        # broker delivers the message again, and the same answer is given again.
+        if answer.outcome == "quarantined" and answer.refusal is not None:
+            await consumer.quarantine(delivery, answer.refusal.code, printable(answer.refusal.message))
+        await consumer.reply(delivery, answer.reply.to_bytes())
+        await consumer.ack(delivery)
+        self._tell(submission, answer, duration_ms=round((time.monotonic() - began) * 1000, 1))
+        return answer.outcome
+
+    async def _answer_patiently(
+        self, submission: Submission | Unreadable, hints: Hints, stop: asyncio.Event
+    ) -> Answer:
+        deadline = time.monotonic() + _IN_HAND_SECONDS_MAX
+        attempt = 0
+        while True:
+            try:
+                return await self._answer(submission, hints)
+            except RosterExpired:
+                raise
+            except TransientError as error:
+                attempt += 1
+                if stop.is_set() or time.monotonic() > deadline:
+                    raise
+                ceiling = min(BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN * 2**attempt)
+                delay = random.uniform(BACKOFF_SECONDS_MIN, ceiling)  # noqa: S311 - jitter, not a secret
+                self._log.warning(
+                    "backing off",
+                    code=error.code,
+                    reason=error.message,
+                    attempt=attempt,
+                    delay_seconds=round(delay, 1),
+                )
+            self._health.beat("waiting")
+            await unless_stopped(stop, asyncio.sleep(delay), delay)
+
+    async def _answer(self, submission: Submission | Unreadable, hints: Hints) -> Answer:
+        """Return the answer to a message; whatever is wrong with the message ends in one."""
+        now = int(self._clock())
+        desk = self._desk
+        if isinstance(submission, Unreadable):
+            return desk.quarantined(submission, submission.refusal, hints, now)
+        asked = submission.asked
+        try:
+            if isinstance(asked, Enrolment):
+                return await enrol(desk, submission, asked, hints, now)
+            if isinstance(asked, Request):
+                return await recover(desk, submission, asked, hints, now)
+            return await list_records(desk, submission, asked, hints, now)
+        except PermanentError as error:
+            refusal = error
+        except StrongroomError:
+            raise
+        except Exception:  # noqa: BLE001 - no input brings a worker down (rule 5); nothing of it was committed
+            self._log.exception("unexpected error", message_id=submission.id, kind=submission.kind)
+            refusal = PermanentError("the worker could not handle this message")
+        return desk.quarantined(submission, refusal, hints, now)
+
+    def _tell(self, submission: Submission | Unreadable, answer: Answer, *, duration_ms: float) -> None:
+        """Write the one line that says what became of a message."""
+        asked = submission.asked if isinstance(submission, Submission) else None
+        refusal = answer.refusal
+        line: dict[str, object] = {
+            "kind": submission.kind,
+            "outcome": answer.outcome,
+            "message_id": submission.id,
+            "principal": asked.principal if asked else None,
+            "duration_ms": duration_ms,
+        }
+        if isinstance(asked, Request | ListingRequest):
+            line["requester"] = asked.requester
+        if answer.records:
+            line["records"] = answer.records
+        if refusal is None:
+            self._log.info("message", **line)
+            return
+        line |= {"code": refusal.code, "reason": printable(refusal.message), "hint": refusal.hint}
+        if isinstance(refusal, _ALARMING):
+            self._log.error("message", **line)
+        else:
+            self._log.warning("message", **line)
+
+
+def _hints(headers: Mapping[str, object]) -> Hints:
+    return Hints(_whole(headers.get(TREE_SIZE_HEADER)), _whole(headers.get(ROSTER_VERSION_HEADER)))
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
