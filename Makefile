@@ -1,0 +1,51 @@
+# `make` lists the targets. Everything runs from .venv, which deploy/bootstrap makes and keeps current.
+
+.DEFAULT_GOAL := help
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON_SOURCES := shared services tests deploy
+PYTEST_ARGUMENTS ?=
+
+.PHONY: help bootstrap up down demo test test-unit lint bench lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+bootstrap: ## install what is missing, make .venv
+	@deploy/bootstrap
+
+up: bootstrap ## start PostgreSQL, RabbitMQ and both workers in the background; then `. .local/env`
+	@.venv/bin/python -m deploy.local up
+
+down: ## end exactly what `make up` started; its data stays
+	@if [ -x .venv/bin/python ]; then .venv/bin/python -m deploy.local down; fi
+
+demo: bootstrap ## the whole story on FILE (default: README.md): escrow a key, lose everything, get it back
+	@deploy/local/demo $(FILE)
+
+test: lint ## everything: unit, integration, end to end, faults, against real servers
+	@.venv/bin/coverage erase
+	@.venv/bin/coverage run -m pytest $(PYTEST_ARGUMENTS)
+	@.venv/bin/coverage combine --quiet
+	@.venv/bin/coverage report
+
+test-unit: bootstrap ## only the tests that need no server
+	@.venv/bin/pytest tests/unit $(PYTEST_ARGUMENTS)
+
+lint: bootstrap ## ruff, mypy, import contracts
+	@.venv/bin/ruff check $(PYTHON_SOURCES)
+	@.venv/bin/ruff format --check $(PYTHON_SOURCES)
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+bench: bootstrap ## measure speed and memory against real servers
+	@.venv/bin/pytest tests/benchmarks -s -o python_files="bench_*.py" -o python_functions="bench_*" -o timeout=1800 $(PYTEST_ARGUMENTS)
+
+lock: bootstrap ## write requirements*.txt from pyproject.toml; LOCK=--upgrade takes the newest versions
+	@deploy/lock $(LOCK)
+
+clean: ## end the local stack and delete its data, .venv and everything built
+	@if [ -x .venv/bin/python ]; then .venv/bin/python -m deploy.local down --purge; fi
+	@rm -rf .local .venv dist build htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@find $(PYTHON_SOURCES) -name __pycache__ -type d -exec rm -rf {} +

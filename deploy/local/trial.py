@@ -1,0 +1,226 @@
+"""A whole Strongroom in one folder: both servers, an authority with three officers, both workers.
+
+- `stack/`: the servers (deploy/local/stack.py)
+- `authority/`: keys and roster; no key file is encrypted, for this is a trial
+- `officer-1` … `officer-3`: the officers' homes
+- `escrow/`, `recovery/`: each worker's state; `escrow.env`, `recovery.env`: each worker's settings
+- `env`: for a shell, `. .local/env`
+- `log/`: what the workers say; `run/`: pid files, health files, broker URLs
+"""
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from signal import SIGTERM
+
+from deploy.local.place import write_private
+from deploy.local.postgres import SYSTEM_PATH
+from deploy.local.process import Process, find, launch
+from deploy.local.server import StackError
+from deploy.local.stack import Stack
+from deploy.local.supervise import STOP_TIMEOUT_S
+
+AUTHORITY = "trial.example.org"
+OFFICERS = ("officer-1", "officer-2", "officer-3")
+WORKERS = ("escrow", "recovery")
+_READY_TIMEOUT_S = 30
+_POLL_S = 0.05
+_LOG_TAIL_LINES = 15
+_ROOT = Path(__file__).parents[2]
+
+
+class Trial:
+    """The local Strongroom of one folder. Every method may be repeated at any time."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        """Look at the folder; raises StackError when the environment gives half a server."""
+        self.folder = folder.resolve()
+        self.stack = Stack(self.folder / "stack", environment)
+        self._programs = Path(sys.executable).parent
+
+    def up(self, say: Callable[[str], None]) -> None:
+        """Start what is not running, step by step; `say` is told each step that is done.
+
+        Raises:
+            StackError: a step failed; the message is what the step said.
+        """
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in ("log", "run", *WORKERS):
+            (self.folder / name).mkdir(mode=0o700, exist_ok=True)
+        self.stack.up()
+        say("PostgreSQL and RabbitMQ are running")
+        self._strongroom("db", "migrate", environment=self._operator_environment())
+        say("the database schema is up to date")
+        self._found_authority()
+        say(f"the authority {AUTHORITY} has {len(OFFICERS)} officers")
+        self._write_shell_environment()
+        for worker in WORKERS:
+            self._start_worker(worker)
+        for worker in WORKERS:
+            self._await_listening(worker)
+        say("the escrow worker and the recovery worker are listening")
+
+    def down(self, *, purge: bool = False) -> None:
+        """End what `up` started; `purge` deletes all it made, too."""
+        for worker in WORKERS:
+            self.stop_worker(worker)
+        self.stack.down(purge=purge)
+        if purge and self.folder.exists():
+            for name in ("authority", "authority.unfinished", "log", "run", *OFFICERS, *WORKERS):
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+            for name in ("env", *(f"{worker}.env" for worker in WORKERS)):
+                (self.folder / name).unlink(missing_ok=True)
+
+    def status(self) -> dict[str, str]:
+        """Return one line for each server and worker."""
+        words = self.stack.status()
+        for worker in WORKERS:
+            running = self._supervisor(worker)
+            words[f"{worker} worker"] = f"running, supervisor pid {running.pid}" if running else "stopped"
+        return words
+
+    def stop_worker(self, worker: str) -> None:
+        """End one worker and its supervisor."""
+        if (running := self._supervisor(worker)) is not None:
+            running.stop(SIGTERM, 2 * STOP_TIMEOUT_S)
+        # A supervisor that was killed could not end its worker.
+        if (orphan := find(self._pid_file(f"{worker}-worker"))) is not None:
+            orphan.stop(SIGTERM, STOP_TIMEOUT_S)
+
+    def _found_authority(self) -> None:
+        """Make officers, keys and the first roster once; tell the officers where the broker is every time."""
+        authority = self.folder / "authority"
+        if not authority.exists():
+            unfinished = self.folder / "authority.unfinished"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            cards = [self._make_officer(officer) for officer in OFFICERS]
+            self._strongroom(
+                *("authority", "init", str(unfinished), "--authority", AUTHORITY, "--no-passphrase"),
+                *(word for card in cards for word in ("--officer", str(card))),
+            )
+            unfinished.rename(authority)
+        for user in ("officer", "fleet"):
+            write_private(self.folder / "run" / f"{user}.url", self.stack.broker.url(user) + "\n")
+        trust = (
+            *("officer", "trust", str(authority / "roster.json"), "--root-key", str(authority / "root.pub")),
+            *("--broker-url-file", str(self.folder / "run" / "officer.url")),
+            *("--agents-broker-url-file", str(self.folder / "run" / "fleet.url")),
+            *(("--broker-ca", str(self.stack.broker.ca_file)) if self.stack.broker.ca_file else ()),
+        )
+        for officer in OFFICERS:
+            self._strongroom(*trust, "--home", str(self.folder / officer))
+
+    def _make_officer(self, officer: str) -> Path:
+        home = self.folder / officer
+        shutil.rmtree(home, ignore_errors=True)  # of an authority that was never finished
+        card = self.folder / "run" / f"{officer}.json"
+        write_private(card, self._strongroom("officer", "init", officer, "--home", str(home)))
+        return card
+
+    def _operator_environment(self) -> dict[str, str]:
+        return {
+            "STRONGROOM_DATABASE_URL": self.stack.database.url("strongroom_owner"),
+            "STRONGROOM_OPERATOR_BROKER_URL": self.stack.broker.url("operator"),
+            **self._broker_ca(),
+        }
+
+    def _worker_environment(self, worker: str) -> dict[str, str]:
+        keys = self.folder / "authority"
+        return {
+            "STRONGROOM_DATABASE_URL": self.stack.database.url(f"strongroom_{worker}"),
+            "STRONGROOM_BROKER_URL": self.stack.broker.url(worker),
+            "STRONGROOM_ROOT_KEY_FILE": str(keys / "root.pub"),
+            "STRONGROOM_ROSTER_FILE": str(keys / "roster.json"),
+            "STRONGROOM_LOG_KEY_FILE": str(keys / worker / "log.key"),
+            "STRONGROOM_REPLY_KEY_FILE": str(keys / worker / "reply.key"),
+            "STRONGROOM_STATE_DIR": str(self.folder / worker),
+            "STRONGROOM_HEALTH_FILE": str(self._health_file(worker)),
+            # Only the recovery worker is told where the sealing private keys are.
+            **({"STRONGROOM_SEALING_KEYS_DIR": str(keys / worker / "sealing")} if worker == "recovery" else {}),
+            **self._broker_ca(),
+        }
+
+    def _broker_ca(self) -> dict[str, str]:
+        ca_file = self.stack.broker.ca_file
+        return {"STRONGROOM_BROKER_CA_FILE": str(ca_file)} if ca_file else {}
+
+    def _write_shell_environment(self) -> None:
+        lines = _shell_lines(self._operator_environment(), prefix="export ")
+        path = f'export PATH={shlex.quote(str(self._programs))}:"$PATH"\n'
+        write_private(self.folder / "env", path + lines)
+
+    def _start_worker(self, worker: str) -> None:
+        settings = self._worker_environment(worker)
+        file = self.folder / f"{worker}.env"
+        lines = _shell_lines(settings)
+        if self._supervisor(worker) is not None and file.exists() and file.read_text() == lines:
+            return
+        self.stop_worker(worker)
+        write_private(file, lines)
+        self._health_file(worker).unlink(missing_ok=True)
+        launch(
+            [
+                *(sys.executable, "-m", "deploy.local.supervise", str(self._pid_file(f"{worker}-worker")), "--"),
+                *(str(self._programs / "strongroom"), "worker", worker),
+            ],
+            pid_file=self._pid_file(worker),
+            log_file=self._log_file(worker),
+            folder=_ROOT,
+            environment={"PATH": f"{self._programs}:{SYSTEM_PATH}", "LANG": "C.UTF-8", **settings},
+        )
+
+    def _await_listening(self, worker: str) -> None:
+        deadline = time.monotonic() + _READY_TIMEOUT_S
+        while not self._is_listening(worker):
+            running = self._supervisor(worker)
+            if running is None or running.wait_gone(_POLL_S) or time.monotonic() > deadline:
+                log = self._log_file(worker)
+                tail = "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:])
+                raise StackError(f"the {worker} worker does not listen; the end of {log}:\n{tail}")
+
+    def _is_listening(self, worker: str) -> bool:
+        try:
+            beat = json.loads(self._health_file(worker).read_text())
+        except FileNotFoundError:
+            return False
+        return bool(beat["outcome"] != "waiting")
+
+    def _supervisor(self, worker: str) -> Process | None:
+        return find(self._pid_file(worker))
+
+    def _pid_file(self, name: str) -> Path:
+        return self.folder / "run" / f"{name}.pid"
+
+    def _log_file(self, worker: str) -> Path:
+        return self.folder / "log" / f"{worker}.log"
+
+    def _health_file(self, worker: str) -> Path:
+        return self.folder / "run" / f"{worker}.health"
+
+    def _strongroom(self, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
+        """Run the `strongroom` command and return its standard output."""
+        result = subprocess.run(
+            [str(self._programs / "strongroom"), *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={
+                "PATH": SYSTEM_PATH,
+                "LANG": "C.UTF-8",
+                "HOME": str(Path.home()),
+                **(environment or {}),
+            },
+        )
+        if result.returncode:
+            raise StackError(f"strongroom {' '.join(arguments[:2])} failed: {result.stderr.strip()}")
+        return result.stdout
+
+
+def _shell_lines(variables: Mapping[str, str], *, prefix: str = "") -> str:
+    return "".join(f"{prefix}{name}={shlex.quote(value)}\n" for name, value in variables.items())
