@@ -303,7 +303,7 @@ class State:
     def enrolments(self) -> list[KeptEnrolment]:
         """Return the enrolments that were prepared here, oldest first."""
         rows = self.rows(
-            "SELECT invitation, id, envelope, log_index, tree_size, enrolled_at FROM enrolments ORDER BY created_at"
+            "SELECT invitation, id, envelope, log_index, tree_size, enrolled_at FROM enrolments ORDER BY rowid"
         )
         return [KeptEnrolment(*row) for row in rows]
 

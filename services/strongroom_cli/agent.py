@@ -232,11 +232,15 @@ def status(home: Path, output: Output) -> None:
     config = found.home.config
     output.line(f"{config.name} at {config.authority}")
     rows = [record_document(row) for row in found.records]
-    columns = ("name", "kind", "state", "log_index", "stored_at", "id", "reason")
     if rows:
-        shown = [{**row, "stored_at": when(row["stored_at"])} for row in rows]
-        cells = [["-" if row[column] is None else row[column] for column in columns] for row in shown]
-        output.table("", ["name", "kind", "state", "log index", "stored", "record", "reason"], cells)
+        cells = [
+            (row["name"], row["state"], _or_dash(row["log_index"]), when(row["stored_at"]), row["id"])
+            for row in rows
+        ]
+        output.table(["name", "state", "index", "stored", "record"], cells)
+        for row in rows:
+            if row["reason"]:
+                output.line(f"  {row['id']}: {row['reason']}")
     else:
         output.line("  no keys yet: `strongroom escrow` or `strongroom seal` hands one over")
     if found.roster is not None and found.roster.expires_at < found.now:
@@ -246,6 +250,10 @@ def status(home: Path, output: Output) -> None:
             f"  EVIDENCE against the {evidence.log} log, {when(evidence.seen_at)}: {evidence.reason}", err=True
         )
     sys.exit(found.exit_code)
+
+
+def _or_dash(value: object) -> object:
+    return "-" if value is None else value
 
 
 @click.command()

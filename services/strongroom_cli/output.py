@@ -11,6 +11,8 @@ from typing import Any, Final, TypeVar
 import rich_click as click
 
 SCHEMA: Final = 1
+_WHOLE: Final = frozenset({"record", "id", "stored", "since"})
+_PIPE_COLUMNS: Final = 10_000
 
 T = TypeVar("T")
 
@@ -25,17 +27,21 @@ class Output:
         """Print the JSON document of a command, with its kind and schema version."""
         click.echo(json.dumps({"schema": SCHEMA, "kind": kind, **content}, indent=2, default=str))
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Print a table for people; wide cells fold instead of being cut."""
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Print a table for people. Ids and times stay whole, other wide cells fold; a pipe gets a line a row."""
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
-        shown = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
+        shown = Table(header_style="bold", box=None, pad_edge=False)
         for column in columns:
-            shown.add_column(column, overflow="fold")
+            shown.add_column(column, overflow="fold", no_wrap=column in _WHOLE)
         for row in rows:
-            shown.add_row(*(str(cell) for cell in row))
-        Console().print(shown)
+            shown.add_row(*(Text(str(cell)) for cell in row))
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console.width = _PIPE_COLUMNS
+        console.print(shown)
 
     def line(self, text: str) -> None:
         """Print a sentence for people; nothing in JSON mode, where the document says it."""

@@ -43,7 +43,7 @@ def list_(limit: int, output: Output) -> None:
         (each.id, each.code, each.routing_key, len(each.body), each.quarantined_at or "-", each.reason)
         for each in found
     ]
-    output.table("", ["id", "code", "routing key", "bytes", "since", "reason"], rows)
+    output.table(["id", "code", "routing key", "bytes", "since", "reason"], rows)
 
 
 @quarantine.command("show")

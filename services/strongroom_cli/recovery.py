@@ -169,7 +169,6 @@ def records(
         output.document("records", {"records": [record.model_dump(mode="json") for record in found]})
         return
     output.table(
-        "",
-        ["name", "kind", "state", "stored", "serial number", "description", "record"],
-        [(r.name, r.kind, r.state.value, when(r.stored_at), r.serial_number, r.description, r.id) for r in found],
+        ["name", "state", "stored", "serial number", "record"],
+        [(r.name, r.state.value, when(r.stored_at), r.serial_number, r.id) for r in found],
     )

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from strongroom import limits
 from strongroom.crypto.keyring import write_sealing_key, write_signing_key
 from strongroom.crypto.sealing import PrivateSealingKey, Suite
 from strongroom.crypto.secret import Secret
@@ -29,7 +28,7 @@ ROSTER_LIFE_SECONDS: Final = 365 * 86_400
 
 @dataclass(frozen=True, slots=True)
 class Passphrases:
-    """What the new key files are encrypted under: one for the root key, one for the workers'; None is unprotected."""
+    """What the new key files are encrypted under, for the root key and for the workers; None is unprotected."""
 
     root: Secret | None
     workers: Secret | None

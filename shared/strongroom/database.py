@@ -27,23 +27,27 @@ from strongroom.errors import (
 )
 from strongroom.schema import MIGRATE_HINT, AppliedMigration, load_queries, pending, shipped_migrations
 
-__all__ = ["Database", "Transaction", "connect", "load_queries"]
+__all__ = ["Database", "Record", "Transaction", "connect", "load_queries"]
 
 SERVER_VERSION_MIN: Final = 15
 IDLE_IN_TRANSACTION_SECONDS_MAX: Final = 120
+CONNECT_SECONDS_MAX: Final = 30
 CLOSE_SECONDS_MAX: Final = 10
 
 _SERVER_SETTINGS: Final = {
     "application_name": "strongroom",
     # Objects of the system first, then ours; never a temporary table that shadows one of them.
     "search_path": "public, pg_temp",
-    # A receipt promises a commit on disk, whatever the server's default is.
+    # A receipt promises a commit on disk, whatever the server's default is, and a warning that it may not be
+    # on the standby's disk must arrive.
     "synchronous_commit": "on",
+    "client_min_messages": "warning",
     # A worker that hangs must not keep a log's lock for ever.
     "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_SECONDS_MAX}s",
     "jit": "off",
 }
 
+Record: TypeAlias = asyncpg.Record
 T = TypeVar("T")
 _Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"  # no generic at run time
 
@@ -51,8 +55,8 @@ _Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"  # no generic at 
 class Transaction:
     """Queries inside one transaction; made by `Database.transaction` and `Database.reading`.
 
-    One query at a time. After the first that failed nothing of the transaction can be committed any more,
-    even if the caller overlooks the error.
+    One query at a time. After the first that failed nothing of the transaction can be committed any more: every
+    further query and the end of the block raise that error again.
 
     Every query raises: DatabaseUnavailable or Busy when the same may succeed later; SchemaMismatch when a
     table, column or privilege is missing; StateCorrupt when the database refuses the values or contradicts
@@ -75,11 +79,11 @@ class Transaction:
         if self._failure is not None:
             raise self._failure
 
-    async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
+    async def fetch(self, query: str, *args: object) -> list[Record]:
         """Run a query and return all its rows."""
         return await self._ask(self._connection.fetch, query, *args)
 
-    async def fetch_row(self, query: str, *args: object) -> asyncpg.Record | None:
+    async def fetch_row(self, query: str, *args: object) -> Record | None:
         """Run a query and return its first row, or None."""
         return await self._ask(self._connection.fetchrow, query, *args)
 
@@ -92,13 +96,14 @@ class Transaction:
         return await self._ask(self._connection.execute, query, *args)
 
     async def _ask(self, method: Callable[..., Awaitable[T]], query: str, *args: object) -> T:
+        self.check()
         self.is_fresh = False
         try:
             return await method(query, *args)
         except Exception as error:  # noqa: BLE001 - whatever a driver raises stops here
             failure = translated(error)
         # Raised outside the handler: the driver's exception, which may quote values, is not even its context.
-        self._failure = self._failure or failure
+        self._failure = failure
         raise failure
 
 
@@ -203,7 +208,7 @@ def connect(
     Args:
         url: `postgresql://` URL; with several hosts the one that takes writes is used. It is a secret.
         connections_max: how many transactions may run at a time; others wait for a connection.
-        command_timeout_seconds: bound on one query, and on getting a connection.
+        command_timeout_seconds: bound on one query, and on waiting for a connection.
 
     Raises:
         ConfigurationInvalid: the URL is no `postgresql://` URL.
@@ -219,7 +224,7 @@ async def _connected(url: str, connections_max: int, command_timeout_seconds: fl
         url,
         min_size=0,
         max_size=connections_max,
-        timeout=command_timeout_seconds,
+        timeout=min(CONNECT_SECONDS_MAX, command_timeout_seconds),
         command_timeout=command_timeout_seconds,
         target_session_attrs=SessionAttribute.read_write,
         server_settings=_SERVER_SETTINGS,
@@ -227,7 +232,7 @@ async def _connected(url: str, connections_max: int, command_timeout_seconds: fl
     try:
         await _check_server(pool, command_timeout_seconds)
         yield Database(pool, acquire_timeout_seconds=command_timeout_seconds)
-        with suppress(TimeoutError):
+        with suppress(Exception):  # whatever was committed stays so, however the connections end
             async with asyncio.timeout(CLOSE_SECONDS_MAX):
                 await pool.close()
     finally:

@@ -1,6 +1,6 @@
 """The leaves of the two logs (SPEC 7.2): who was told what, by id and digest only. Pure."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -8,8 +8,6 @@ from strongroom import limits
 from strongroom.errors import LimitExceeded
 from strongroom.messages import Digest, Id, KeyId, Part, Principal, RequesterKindText, Time, validated
 from strongroom.statements import canonical_json, parse_json
-
-LEAF_BYTES_MAX: Final = 65_535
 
 
 class _Leaf(Part):
@@ -93,6 +91,6 @@ class _AnyLeaf(Part):
 
 def parse_leaf(data: bytes) -> Leaf:
     """Read one log leaf; raises MalformedStatement or LimitExceeded."""
-    if len(data) > LEAF_BYTES_MAX:
-        raise LimitExceeded(f"leaf: {len(data)} bytes, the limit is {LEAF_BYTES_MAX} bytes")
+    if len(data) > limits.LEAF_BYTES_MAX:
+        raise LimitExceeded(f"leaf: {len(data)} bytes, the limit is {limits.LEAF_BYTES_MAX} bytes")
     return validated({"leaf": parse_json(data, what="leaf")}, _AnyLeaf).leaf

@@ -15,16 +15,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-import asyncpg
-
 from strongroom.checkpoint_file import CheckpointFile
 from strongroom.crypto import tlog
 from strongroom.crypto.notes import Checkpoint, proof_text, sign_checkpoint, verify_checkpoint
 from strongroom.crypto.signing import SigningKey
 from strongroom.crypto.tlog import Frontier, Node
-from strongroom.database import Database, Transaction
+from strongroom.database import Database, Record, Transaction
 from strongroom.errors import CheckpointInvalid, LimitExceeded, LogForked, ProofInvalid
-from strongroom.receipts import LEAF_BYTES_MAX, Receipt
+from strongroom.limits import LEAF_BYTES_MAX
+from strongroom.receipts import Receipt
 from strongroom.schema import load_queries
 
 RESTORED_HINT: Final = "stop all workers; if the database was restored, restore its newest state instead"
@@ -265,7 +264,7 @@ class LogWriter:
         if row is None or tuple(row) != (appended.size - appended.first_index, len(completed), 1):
             raise self._forked(f"rows stand already where leaf {appended.first_index} and its successors belong")
 
-    async def _continued(self, tx: Transaction, known: Checkpoint, row: asyncpg.Record | None) -> _Head:
+    async def _continued(self, tx: Transaction, known: Checkpoint, row: Record | None) -> _Head:
         """Verify the head in the database, by itself and as a continuation of the newest one known."""
         if row is None:
             if known.size:

@@ -7,9 +7,8 @@ from typing import Final
 from strongroom.crypto import tlog
 from strongroom.crypto.notes import Checkpoint, parse_proof, verify_checkpoint
 from strongroom.errors import MalformedStatement, ProofInvalid
+from strongroom.limits import LEAF_BYTES_MAX
 from strongroom.statements import decode_base64
-
-LEAF_BYTES_MAX: Final = 65_535
 
 _MEMBERS: Final = {"leaf", "proof"}
 

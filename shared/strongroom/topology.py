@@ -123,10 +123,8 @@ QUEUES: Final = (
         dead_exchange=DEAD_EXCHANGE,
         length_max=100_000,
     ),
-    # Nothing may drop a quarantined message, so its limit is out of reach. "No limit" cannot be said in a way
-    # that both 3.10 (no negative numbers) and 4.x (20 unless told) understand; and on 3.10 only a queue with
-    # a limit puts returned messages back where they were, which keeps the order when an operator looks at
-    # them.
+    # Nothing may drop a quarantined message, so its limit is out of reach. "No limit" cannot be said in a way that
+    # both 3.10 (no negative numbers) and 4.x (20 unless told) understand.
     Queue(
         QUARANTINE_QUEUE,
         bindings=(Binding(DEAD_EXCHANGE, "#"),),

@@ -1,6 +1,8 @@
 """What tests of agents share: a clock that stands still, keys to escrow, and tampering with what arrives."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from strongroom.crypto.secret import Secret
@@ -9,6 +11,8 @@ from strongroom.errors import Denied
 from strongroom.replies import Reply, rejection
 from strongroom.statements import parse_envelope
 from strongroom.testing import FakeMessage
+from strongroom_agent.home import Home
+from strongroom_agent.link import Connector, Link
 from strongroom_agent.packing import KeyToEscrow
 
 NOW = 1_800_000_000
@@ -72,3 +76,81 @@ def rejected_by(key: SigningKey, *, of: bytes | None = None) -> Alteration:
 def without_consistency(_message: FakeMessage, reply: Reply) -> Reply:
     """Leave the consistency proof out."""
     return replace(reply, consistency=None)
+
+
+class CountingLink:
+    """A link that remembers how many messages were under way at once, in `most`."""
+
+    most = 0
+
+    def __init__(self, link: Link, flying: set[str]) -> None:
+        self._link, self._flying = link, flying
+
+    async def submit(
+        self,
+        routing_key: str,
+        body: bytes,
+        *,
+        message_id: str,
+        headers: Mapping[str, int | str],
+        expiration_seconds: float | None,
+    ) -> None:
+        """Count one more, and let the others of the round go on."""
+        self._flying.add(message_id)
+        CountingLink.most = max(CountingLink.most, len(self._flying))
+        await asyncio.sleep(0)
+        await self._link.submit(
+            routing_key, body, message_id=message_id, headers=headers, expiration_seconds=expiration_seconds
+        )
+
+    async def answer(self, message_id: str, timeout_seconds: float) -> bytes:
+        """Count one less."""
+        answer = await self._link.answer(message_id, timeout_seconds)
+        self._flying.discard(message_id)
+        return answer
+
+
+class BackwardLink:
+    """A link whose answers arrive in the opposite order of the messages."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._order: list[tuple[str, asyncio.Event]] = []
+
+    async def submit(
+        self,
+        routing_key: str,
+        body: bytes,
+        *,
+        message_id: str,
+        headers: Mapping[str, int | str],
+        expiration_seconds: float | None,
+    ) -> None:
+        """Remember the order."""
+        self._order.append((message_id, asyncio.Event()))
+        await self._link.submit(
+            routing_key, body, message_id=message_id, headers=headers, expiration_seconds=expiration_seconds
+        )
+
+    async def answer(self, message_id: str, timeout_seconds: float) -> bytes:
+        """Wait until every answer to a later message has arrived."""
+        await asyncio.sleep(0)
+        turn = next(event for id_, event in self._order if id_ == message_id)
+        if self._order[-1][0] != message_id:
+            await turn.wait()
+        self._order.pop()
+        answer = await self._link.answer(message_id, timeout_seconds)
+        if self._order:
+            self._order[-1][1].set()
+        return answer
+
+
+def linked(connect: Connector, wrap: Callable[[Link], Link]) -> Connector:
+    """Give a connector whose links are wrapped."""
+
+    @asynccontextmanager
+    async def connector(home: Home) -> AsyncIterator[Link]:
+        async with connect(home) as link:
+            yield wrap(link)
+
+    return connector

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -120,19 +120,22 @@ class Place:
     # ---- the worker ----
 
     @asynccontextmanager
-    async def worker(self, **settings: Any) -> AsyncIterator[RecoveryWorker]:
+    async def worker(self, *, health: Health | None = None, **settings: Any) -> AsyncIterator[RecoveryWorker]:
         """Run a recovery worker beside the test, with these settings changed."""
-        async with self.serving(**settings) as (worker, _):
+        async with self.serving(health=health, **settings) as (worker, task):
             yield worker
+        task.result()
 
     @asynccontextmanager
-    async def serving(self, **settings: Any) -> AsyncIterator[tuple[RecoveryWorker, asyncio.Task[None]]]:
-        """Run a recovery worker beside the test and yield it with its task, whose end the test may await."""
+    async def serving(
+        self, *, health: Health | None = None, **settings: Any
+    ) -> AsyncIterator[tuple[RecoveryWorker, asyncio.Task[None]]]:
+        """Run a recovery worker beside the test and yield it with its task, whose end is the test's to look at."""
         stop = asyncio.Event()
         changed = self.settings.model_copy(update=settings)
         async with (
             wiring.recovery_worker(
-                changed, wiring.read_keys(changed), Health(changed.health_file), clock=lambda: self.now
+                changed, wiring.read_keys(changed), health or Health(None), clock=lambda: self.now
             ) as worker,
             amqp.connect(
                 self.brokers.url("recovery"), ca_file=self.brokers.ca_file, name="test", timeout_seconds=10
@@ -145,8 +148,6 @@ class Place:
             finally:
                 stop.set()
                 await asyncio.wait({task})
-            if not task.cancelled() and task.exception() is None:
-                task.result()
 
     def write_roster(self, roster: Roster) -> None:
         """Replace the worker's roster file, as an operator would."""
@@ -172,9 +173,7 @@ class Place:
 
     async def quarantined(self) -> list[str]:
         """Return the codes of the messages in quarantine."""
-        async with amqp.connect(
-            self.brokers.url("operator"), ca_file=self.brokers.ca_file, name="operator", timeout_seconds=10
-        ) as connection:
+        async with _operator(self.brokers) as connection:
             return [each.code for each in await amqp.peek(connection, 1000)]
 
     async def escrow(self, *statements: Statement, leaves: Sequence[bytes] | None = None) -> None:
@@ -196,6 +195,10 @@ class Place:
                 ):
                     await _insert(tx, statement, body, index)
             await writer.committed(appended)
+
+
+def _operator(brokers: Brokers) -> AbstractAsyncContextManager[amqp.Connection]:
+    return amqp.connect(brokers.url("operator"), ca_file=brokers.ca_file, name="operator", timeout_seconds=10)
 
 
 def _leaf(statement: Statement, body: Escrow) -> bytes:
@@ -221,8 +224,10 @@ async def place_of(
     databases: Databases, brokers: Brokers, folder: Path, *, enrolled: Sequence[str] = ()
 ) -> AsyncIterator[Place]:
     """Make a place with empty queues in which these principals are enrolled, each with the key of its name."""
-    for queue in ("recovery", "quarantine"):
-        brokers.rabbitmqctl("purge_queue", "--vhost", "strongroom", queue)
+    async with _operator(brokers) as connection:
+        channel = await connection.channel(confirms=False)
+        for queue in ("recovery", "quarantine"):
+            await channel.queue_purge(queue)
     roster = make.roster()
     if enrolled:
         await workers.enrol_principals(databases, folder, roster, *enrolled)

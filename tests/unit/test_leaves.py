@@ -7,7 +7,6 @@ import pytest
 
 from strongroom.errors import LimitExceeded, MalformedStatement, PermanentError
 from strongroom.leaves import (
-    LEAF_BYTES_MAX,
     EnrolmentLeaf,
     EscrowLeaf,
     RefusalLeaf,
@@ -16,7 +15,7 @@ from strongroom.leaves import (
     RosterLeaf,
     parse_leaf,
 )
-from strongroom.limits import INTEGER_MAX, RECORDS_MAX
+from strongroom.limits import INTEGER_MAX, LEAF_BYTES_MAX, RECORDS_MAX
 from strongroom.messages import Part, RequesterKind, new_id
 
 DIGEST = "5e" * 32

@@ -9,7 +9,7 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 from pamqp.commands import Basic
 from pamqp.common import FieldTable
 
-from strongroom.broker.connection import Connection, driver_errors_as_ours
+from strongroom.broker.connection import Connection
 from strongroom.errors import BrokerUnavailable, NoAnswer, Unroutable
 from strongroom.topology import EXCHANGE
 
@@ -49,9 +49,8 @@ class Requester:
             BrokerUnavailable: the connection is gone or does not answer in time.
         """
         channel = await self._connection.channel(confirms=True)
-        with driver_errors_as_ours(self._connection.where):
-            async with asyncio.timeout(self._connection.endpoint.timeout_seconds):
-                await channel.basic_consume(DIRECT_REPLY_TO, self._on_answer, no_ack=True)
+        async with self._connection.asking():
+            await channel.basic_consume(DIRECT_REPLY_TO, self._on_answer, no_ack=True)
         channel.closing.add_done_callback(lambda _: self._lose("the connection was lost"))
         self._channel = channel
         return self

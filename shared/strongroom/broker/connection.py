@@ -146,17 +146,28 @@ class Connection:
         waiting.close()
         return True
 
+    @asynccontextmanager
+    async def asking(self) -> AsyncIterator[None]:
+        """Bound what is asked of the broker in time, and raise our errors instead of the driver's.
+
+        Raises:
+            BrokerUnavailable: no answer in time, refused, or the connection is gone.
+            Unroutable: there is no such queue or exchange.
+        """
+        with driver_errors_as_ours(self.where):
+            async with asyncio.timeout(self.endpoint.timeout_seconds):
+                yield
+
     async def channel(self, *, confirms: bool) -> AbstractChannel:
         """Open a channel; with `confirms`, a publish returns when the broker has the message and raises if not.
 
         Raises:
             BrokerUnavailable: the connection is gone, or the broker does not answer in time.
         """
-        with driver_errors_as_ours(self.where):
-            async with asyncio.timeout(self.endpoint.timeout_seconds):
-                channel = await self._driver.channel(publisher_confirms=confirms, on_return_raises=confirms)
-                # The driver's message class refuses values that RabbitMQ accepts, and costs a fifth of the time.
-                return await channel.get_underlay_channel()
+        async with self.asking():
+            channel = await self._driver.channel(publisher_confirms=confirms, on_return_raises=confirms)
+            # The driver's message class refuses values that RabbitMQ accepts, and costs a fifth of the time.
+            return await channel.get_underlay_channel()
 
     async def publish(
         self, channel: AbstractChannel, exchange: str, routing_key: str, body: bytes, properties: Basic.Properties

@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
-from strongroom.broker.connection import Connection, Outlet, driver_errors_as_ours
+from strongroom.broker.connection import Connection, Outlet
 from strongroom.broker.quarantine import quarantine_properties
 from strongroom.broker.replies import Replies, reply_node
 from strongroom.errors import BrokerUnavailable, StrongroomError
@@ -78,10 +78,9 @@ class Consumer:
         channel.on_consumer_cancel_callbacks.add(
             lambda _: self._lose(f"the broker ended the consumer of queue {self._queue}")
         )
-        with driver_errors_as_ours(self._connection.where):
-            async with asyncio.timeout(self._connection.endpoint.timeout_seconds):
-                await channel.basic_qos(prefetch_count=self._prefetch_count)
-                consuming = await channel.basic_consume(self._queue, self._on_delivery)
+        async with self._connection.asking():
+            await channel.basic_qos(prefetch_count=self._prefetch_count)
+            consuming = await channel.basic_consume(self._queue, self._on_delivery)
         self._consumer_tag = consuming.consumer_tag or ""
         self._channel = channel
         return self
@@ -92,8 +91,8 @@ class Consumer:
         """Stop consuming; what is unsettled goes back to the queue."""
         self._lose("the consumer was closed")
         if self._channel is not None:
-            with suppress(StrongroomError), driver_errors_as_ours(self._connection.where):
-                async with asyncio.timeout(self._connection.endpoint.timeout_seconds):
+            with suppress(StrongroomError):
+                async with self._connection.asking():
                     await self._channel.close()
         await self._replies.close()
         await self._quarantine.close()
@@ -170,7 +169,7 @@ class Consumer:
         for delivery in deliveries:
             channel = self._check_unsettled(delivery)
             del self._unsettled[delivery.delivery_tag]
-            with driver_errors_as_ours(self._connection.where):
+            async with self._connection.asking():
                 await channel.basic_nack(delivery.delivery_tag, requeue=True)
 
     async def reply(self, delivery: Delivery, body: bytes) -> bool:
@@ -206,7 +205,7 @@ class Consumer:
         for tag in tags:
             del self._unsettled[tag]
         channel = self._raise_if_lost()
-        with driver_errors_as_ours(self._connection.where):
+        async with self._connection.asking():
             await channel.basic_ack(tags[-1], multiple=multiple)
 
     async def _on_delivery(self, message: DeliveredMessage) -> None:

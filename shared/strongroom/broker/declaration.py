@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from aiormq.abc import AbstractChannel
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, ChannelPreconditionFailed
 
-from strongroom.broker.connection import Connection, driver_errors_as_ours
+from strongroom.broker.connection import Connection
 from strongroom.errors import ConfigurationInvalid
 from strongroom.topology import EXCHANGES, QUEUES, Exchange, Queue
 
@@ -95,24 +95,22 @@ def _queue(queue: Queue) -> _Declaration:
 async def _attempt(connection: Connection, declaration: _Declaration, *, passive: bool) -> Exception | None:
     """Declare on a channel of its own, because a refusal closes the channel; return the refusal."""
     channel = await connection.channel(confirms=False)
-    with driver_errors_as_ours(connection.where):
-        async with asyncio.timeout(connection.endpoint.timeout_seconds):
-            try:
-                await declaration(channel, passive)
-            except (ChannelNotFoundEntity, ChannelPreconditionFailed, ChannelAccessRefused) as refusal:
-                return refusal
-            await channel.close()
+    async with connection.asking():
+        try:
+            await declaration(channel, passive)
+        except (ChannelNotFoundEntity, ChannelPreconditionFailed, ChannelAccessRefused) as refusal:
+            return refusal
+        await channel.close()
     return None
 
 
 async def _bind(connection: Connection) -> None:
     channel = await connection.channel(confirms=False)
-    with driver_errors_as_ours(connection.where):
-        async with asyncio.timeout(connection.endpoint.timeout_seconds):
-            for queue in QUEUES:
-                for binding in queue.bindings:
-                    await channel.queue_bind(queue.name, binding.exchange, binding.pattern)
-            await channel.close()
+    async with connection.asking():
+        for queue in QUEUES:
+            for binding in queue.bindings:
+                await channel.queue_bind(queue.name, binding.exchange, binding.pattern)
+        await channel.close()
 
 
 def _finding(subject: str, problem: Exception) -> Finding:

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
@@ -18,23 +18,28 @@ from pamqp.commands import Basic
 from pamqp.common import FieldTable
 
 from strongroom.amqp_decoding import UNDECODABLE_HEADER
-from strongroom.broker.connection import Connection, driver_errors_as_ours, printable
+from strongroom.broker.connection import Connection, printable
 from strongroom.errors import StrongroomError
 from strongroom.topology import EXCHANGE, QUARANTINE_QUEUE
 
 CODE_HEADER: Final = "x-strongroom-code"
 REASON_HEADER: Final = "x-strongroom-reason"
 MESSAGE_ID_HEADER: Final = "x-strongroom-message-id"
+TIME_HEADER: Final = "x-strongroom-quarantined-at"
+"""Microseconds since 1970: finer than AMQP's timestamp, so that a list can be in order."""
 
 _ID_CHARACTERS = 16
 _REASON_CHARACTERS_MAX = 500
 _SHORT_TEXT_BYTES_MAX = 255
 _HEADERS_MAX = 32
 _INTEGER_BITS_MAX = 63
-_RETURNED_TOGETHER = 32  # Erlang keeps larger maps unsorted
+_ALL_TAGS = 0
+_EPOCH = datetime.fromtimestamp(0, UTC)
 # Routed upon (CC, BCC), counted upon (x-death and its kin) or written by us: whoever passes them on changes
 # what happens to the copy.
-_NEVER_COPIED = frozenset({"CC", "BCC", CODE_HEADER, REASON_HEADER, MESSAGE_ID_HEADER, UNDECODABLE_HEADER})
+_NEVER_COPIED = frozenset(
+    {"CC", "BCC", CODE_HEADER, REASON_HEADER, MESSAGE_ID_HEADER, TIME_HEADER, UNDECODABLE_HEADER}
+)
 _NEVER_COPIED_PREFIXES = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-opt-", "x-stream-")
 
 
@@ -44,7 +49,7 @@ class Quarantined:
 
     `id` is made from body and routing key, so it is the same on every look; identical copies share it. `code`
     is that of the worker, or the broker's own reason for a dead letter (`delivery_limit`, `expired`).
-    `quarantined_at` is to the second, None if unknown.
+    `quarantined_at` is None if unknown, and to the second for the broker's dead letters.
     """
 
     id: str
@@ -93,30 +98,30 @@ def quarantine_properties(
         **safe_headers(headers),
         CODE_HEADER: code,
         REASON_HEADER: printable(reason)[:_REASON_CHARACTERS_MAX],
+        TIME_HEADER: time.time_ns() // 1000,
     }
     if message_id is not None and _is_short(message_id):
         copied[MESSAGE_ID_HEADER] = message_id
-    return Basic.Properties(timestamp=datetime.fromtimestamp(int(time.time()), UTC), headers=copied)
+    return Basic.Properties(headers=copied)
 
 
 async def peek(connection: Connection, limit: int) -> list[Quarantined]:
     """Look at quarantined messages without removing them, the longest quarantined first.
 
-    At most `limit` are taken from the queue, and all are given back. If the quarantine holds no more than that its
-    order stays as it was; otherwise the broker decides which ones it shows, and may show others the next time.
-    What is being looked at is hidden from others who look at the same time. The list holds the bodies, up to 1 MiB
-    each.
+    At most `limit` are taken from the queue, and all are given back. If there are more, the broker decides which
+    ones are seen, for it keeps no order of messages that it has given out before; the list is therefore sorted by
+    time. What is being looked at is hidden from others who look at the same time. The list holds the bodies, up to
+    1 MiB each.
 
     Raises:
         BrokerUnavailable: no right to read the quarantine, or the connection is gone.
         Unroutable: there is no quarantine.
     """
     found: list[Quarantined] = []
-    async with _held(connection) as (channel, held):
-        while len(found) < limit and (message := await _get(connection, channel, held)) is not None:
+    async with _taking(connection) as channel:
+        while len(found) < limit and (message := await _get(connection, channel)) is not None:
             found.append(_quarantined(message))
-    beginning = datetime.fromtimestamp(0, UTC)
-    return sorted(found, key=lambda one: one.quarantined_at or beginning)
+    return sorted(found, key=lambda one: (one.quarantined_at or _EPOCH, one.id))
 
 
 async def requeue(connection: Connection, ids: Collection[str]) -> frozenset[str]:
@@ -157,12 +162,11 @@ async def drop(connection: Connection, ids: Collection[str]) -> frozenset[str]:
 
 async def _take(connection: Connection, ids: Collection[str], publishing: AbstractChannel | None) -> frozenset[str]:
     found: set[str] = set()
-    async with _held(connection) as (channel, held):
-        with driver_errors_as_ours(connection.where):
-            async with asyncio.timeout(connection.endpoint.timeout_seconds):
-                depth = (await channel.queue_declare(QUARANTINE_QUEUE, passive=True)).message_count or 0
+    async with _taking(connection) as channel:
+        async with connection.asking():
+            depth = (await channel.queue_declare(QUARANTINE_QUEUE, passive=True)).message_count or 0
         for _ in range(depth):
-            message = await _get(connection, channel, held)
+            message = await _get(connection, channel)
             if message is None:
                 break
             one = _quarantined(message)
@@ -173,46 +177,34 @@ async def _take(connection: Connection, ids: Collection[str], publishing: Abstra
                     message_id=one.message_id, headers={**safe_headers(message.header.properties.headers or {})}
                 )
                 await connection.publish(publishing, EXCHANGE, one.routing_key, one.body, properties)
-            held.remove(message.delivery_tag or 0)
-            with driver_errors_as_ours(connection.where):
+            async with connection.asking():
                 await channel.basic_ack(message.delivery_tag or 0)
             found.add(one.id)
     return frozenset(found)
 
 
 @asynccontextmanager
-async def _held(connection: Connection) -> AsyncIterator[tuple[AbstractChannel, list[int]]]:
-    """Open a channel for taking messages, and give back what is still held at the end, in order.
-
-    RabbitMQ keeps the order of messages that are given back together only up to `_RETURNED_TOGETHER`, and merges
-    what comes too fast; closing the channel alone gives them back in no order at all.
-    """
+async def _taking(connection: Connection) -> AsyncIterator[AbstractChannel]:
+    """Open a channel for taking messages; what is not acknowledged at the end goes back."""
     channel = await connection.channel(confirms=False)
-    held: list[int] = []
     try:
-        yield channel, held
+        yield channel
     finally:
-        with suppress(StrongroomError), driver_errors_as_ours(connection.where):
-            for begin in range(0, len(held), _RETURNED_TOGETHER):
-                async with asyncio.timeout(connection.endpoint.timeout_seconds):
-                    await channel.basic_nack(held[begin : begin + _RETURNED_TOGETHER][-1], multiple=True)
-                    await channel.basic_qos(prefetch_count=1)  # any question waits for what was said before it
+        with suppress(StrongroomError):
+            async with connection.asking():
+                await channel.basic_nack(_ALL_TAGS, multiple=True)
         await _close(connection, channel)
 
 
-async def _get(connection: Connection, channel: AbstractChannel, held: list[int]) -> DeliveredMessage | None:
-    with driver_errors_as_ours(connection.where):
-        async with asyncio.timeout(connection.endpoint.timeout_seconds):
-            message = await channel.basic_get(QUARANTINE_QUEUE)
-    if isinstance(message.delivery, Basic.GetEmpty):
-        return None
-    held.append(message.delivery_tag or 0)
-    return message
+async def _get(connection: Connection, channel: AbstractChannel) -> DeliveredMessage | None:
+    async with connection.asking():
+        message = await channel.basic_get(QUARANTINE_QUEUE)
+    return None if isinstance(message.delivery, Basic.GetEmpty) else message
 
 
 async def _close(connection: Connection, channel: AbstractChannel) -> None:
-    with suppress(StrongroomError), driver_errors_as_ours(connection.where):
-        async with asyncio.timeout(connection.endpoint.timeout_seconds):
+    with suppress(StrongroomError):
+        async with connection.asking():
             await channel.close()
 
 
@@ -231,7 +223,7 @@ def _quarantined(message: DeliveredMessage) -> Quarantined:
         code, reason = "dead_letter", "dead-lettered by the broker; its headers cannot be decoded"
     else:
         code, reason = str(headers.get(CODE_HEADER)), str(headers.get(REASON_HEADER))
-        at = properties.timestamp
+        at = _time(headers.get(TIME_HEADER))
     message_id = headers.get(MESSAGE_ID_HEADER, properties.message_id)
     return Quarantined(
         id=quarantine_id(routing_key, message.body),
@@ -242,6 +234,12 @@ def _quarantined(message: DeliveredMessage) -> Quarantined:
         message_id=message_id if isinstance(message_id, str) and _is_short(message_id) else None,
         body=message.body,
     )
+
+
+def _time(microseconds: object) -> datetime | None:
+    with suppress(OverflowError):
+        return _EPOCH + timedelta(microseconds=microseconds) if isinstance(microseconds, int) else None
+    return None
 
 
 def _is_short(text: str) -> bool:

@@ -33,8 +33,11 @@ UNKNOWN_NODE_PAUSE_SECONDS: Final = 10.0
 """After a node that does not exist, or one too many, the next unknown one waits this long, and answers to it
 are dropped: each name leaves a trace in the broker's memory that it never frees."""
 
-OUTLET_PAUSE_SECONDS: Final = 1.0
+OUTLET_PAUSE_SECONDS: Final = 5.0
 """After an answer that could not be sent, answers are dropped for this long."""
+
+SENDING_SECONDS_MAX: Final = 2.0
+"""A network that does not take an answer within this time holds the worker up no longer."""
 
 _CORRELATION_ID_BYTES_MAX = 255
 _ADDRESS = re.compile(r"amq\.rabbitmq\.reply-to\.(?P<channel>[A-Za-z0-9+/]+=?=?)\.[A-Za-z0-9+/]+=?=?")
@@ -124,8 +127,9 @@ class Replies:
             if connection.is_blocked or not _decodes(address, connection):
                 return False
             with driver_errors_as_ours(connection.where):
-                # Waiting for the socket is what keeps a slow network from piling answers up in memory.
-                await channel.basic_publish(body, routing_key=address, properties=properties)
+                async with asyncio.timeout(SENDING_SECONDS_MAX):
+                    # Waiting for the socket is what keeps a slow network from piling answers up in memory.
+                    await channel.basic_publish(body, routing_key=address, properties=properties)
         except StrongroomError:
             self._no_answer_before = _now() + OUTLET_PAUSE_SECONDS
             return False
@@ -142,11 +146,10 @@ class Replies:
                 channel = await connection.channel(confirms=False)
                 if not _decodes(address, connection):
                     return False
-                with driver_errors_as_ours(connection.where):
-                    async with asyncio.timeout(self._endpoint.timeout_seconds):
-                        await channel.basic_publish(body, routing_key=address, properties=properties)
-                        # A channel answers in order: whoever answers this has survived the address.
-                        await channel.basic_qos(prefetch_count=1)
+                async with connection.asking():
+                    await channel.basic_publish(body, routing_key=address, properties=properties)
+                    # A channel answers in order: whoever answers this has survived the address.
+                    await channel.basic_qos(prefetch_count=1)
             finally:
                 await connection.close()
         except StrongroomError:
