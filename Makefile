@@ -6,6 +6,7 @@ MAKEFLAGS += --no-builtin-rules
 
 PYTHON_SOURCES := shared services tests deploy
 PYTEST_ARGUMENTS ?=
+FILE ?= README.md
 
 .PHONY: help bootstrap up down demo test test-unit lint bench lock clean
 
@@ -21,8 +22,8 @@ up: bootstrap ## start PostgreSQL, RabbitMQ and both workers in the background; 
 down: ## end exactly what `make up` started; its data stays
 	@if [ -x .venv/bin/python ]; then .venv/bin/python -m deploy.local down; fi
 
-demo: bootstrap ## the whole story on FILE (default: README.md): escrow a key, lose everything, get it back
-	@deploy/local/demo $(FILE)
+demo: up ## the whole story on FILE (default: README.md): escrow a key, lose everything, get it back
+	@. .local/env && python -m deploy.local.demo .local "$(FILE)"
 
 test: lint ## everything: unit, integration, end to end, faults, against real servers
 	@.venv/bin/coverage erase

@@ -7,39 +7,23 @@ stops or kills a server takes one of its own. Each `database` is a fresh, migrat
 import asyncio
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 
 import pytest
 from deploy.local.postgres import DATABASE, PrivatePostgres
-from deploy.local.process import find, this_process, write_pid_file
 from deploy.local.rabbitmq import PrivateRabbit
-from deploy.local.stack import Stack
+from tests.support.servers import lent, remove_leftovers
 
 from strongroom.migrations import migrate
 
 TEMPLATE = "strongroom_template"
-_OWNER_FILE = "owner.pid"
-
-
-@contextmanager
-def _owned(folder: Path) -> Iterator[Path]:
-    """Lend a folder for servers that end and vanish with the test run, even if a later one has to see to it."""
-    write_pid_file(folder / _OWNER_FILE, this_process())
-    try:
-        yield folder
-    finally:
-        Stack(folder, {}).down(purge=True)
 
 
 @pytest.fixture(scope="session")
 def _leftovers_removed(tmp_path_factory: pytest.TempPathFactory) -> None:
     """End the servers of earlier test runs that were killed before they could."""
-    for owner_file in tmp_path_factory.getbasetemp().parent.glob(f"pytest-*/*/{_OWNER_FILE}"):
-        if find(owner_file) is None:
-            Stack(owner_file.parent, {}).down(purge=True)
+    remove_leftovers(tmp_path_factory.getbasetemp())
 
 
 @dataclass(frozen=True)
@@ -55,7 +39,7 @@ def _session_servers(
 ) -> Iterator[_SessionServers]:
     wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
     with (
-        _owned(tmp_path_factory.mktemp("servers")) as folder,
+        lent(tmp_path_factory.mktemp("servers")) as folder,
         ThreadPoolExecutor(max_workers=2) as pool,
     ):
         postgres, broker = PrivatePostgres(folder), PrivateRabbit(folder)
@@ -81,7 +65,7 @@ def broker(_session_servers: _SessionServers) -> PrivateRabbit:
 @pytest.fixture
 def own_postgres(tmp_path_factory: pytest.TempPathFactory, _leftovers_removed: None) -> Iterator[PrivatePostgres]:
     """A PostgreSQL of this test alone, to be stopped and killed; its database `strongroom` is not migrated."""
-    with _owned(tmp_path_factory.mktemp("own-postgres")) as folder:
+    with lent(tmp_path_factory.mktemp("own-postgres")) as folder:
         server = PrivatePostgres(folder)
         server.start()
         yield server
@@ -90,7 +74,7 @@ def own_postgres(tmp_path_factory: pytest.TempPathFactory, _leftovers_removed: N
 @pytest.fixture
 def own_broker(tmp_path_factory: pytest.TempPathFactory, _leftovers_removed: None) -> Iterator[PrivateRabbit]:
     """A RabbitMQ of this test alone, to be stopped and killed."""
-    with _owned(tmp_path_factory.mktemp("own-broker")) as folder:
+    with lent(tmp_path_factory.mktemp("own-broker")) as folder:
         server = PrivateRabbit(folder)
         server.start()
         yield server

@@ -8,7 +8,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from deploy.local.place import Place, write_private
+from deploy.local.accounts import write_private
+from deploy.local.place import Place
 
 _LIFETIME = dt.timedelta(days=3650)
 

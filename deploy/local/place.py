@@ -1,4 +1,4 @@
-"""Where a stack keeps its files, who may read them, and as whom its servers run.
+"""Where a stack keeps its files.
 
 A normal user's stack lies in the folder that was named. When root starts one, the servers run as the
 unprivileged users of their Debian packages, who may not be able to enter that folder (a clone under /root): the
@@ -9,55 +9,16 @@ that says so.
 import fcntl
 import hashlib
 import os
-import pwd
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+
+from deploy.local.accounts import write_private
+from deploy.local.process import find
 
 SHARED_ROOT = Path("/var/lib/strongroom-local")
-_KNOWN_ENTRIES = ("ca.pem", "data", "lock", "log", "owner.pid", "place", "run", "state", "tls")
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """An unprivileged user of this system."""
-
-    uid: int
-    gid: int
-
-
-class Identity(TypedDict):
-    """The arguments by which `subprocess` changes to another user."""
-
-    user: int | None
-    group: int | None
-    extra_groups: list[int] | None
-
-
-def account(name: str) -> Account | None:
-    """Return whom a server runs as: None (the caller) unless root asks, then `name`, or else `nobody`.
-
-    Raises:
-        LookupError: neither user exists.
-    """
-    if os.geteuid() != 0:
-        return None
-    for candidate in (name, "nobody"):
-        with suppress(KeyError):
-            user = pwd.getpwnam(candidate)
-            return Account(user.pw_uid, user.pw_gid)
-    raise LookupError(f"root cannot run this server, and neither the user {name} nor nobody exists")
-
-
-def identity(user: Account | None) -> Identity:
-    """Return what `subprocess` needs to run as `user`, without supplementary groups; None changes nothing."""
-    if user is None:
-        return {"user": None, "group": None, "extra_groups": None}
-    return {"user": user.uid, "group": user.gid, "extra_groups": []}
+_KNOWN_ENTRIES = ("ca.pem", "data", "lock", "log", "place", "run", "state", "tls")
 
 
 class Place:
@@ -74,13 +35,21 @@ class Place:
         self.ca_file = self.folder / "ca.pem"
 
     def create(self) -> None:
-        """Make the folders that are missing."""
+        """Make the folders that are missing.
+
+        A root without its folder's `place` file belongs to a folder that was deleted, passwords and keys with it:
+        what still runs there is killed, and the data that nobody can use any more is removed.
+        """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.root != self.folder:
             # Servers' users may pass through to the folder that is theirs, and list nothing.
             SHARED_ROOT.mkdir(mode=0o711, exist_ok=True)
-            self.root.mkdir(mode=0o711, exist_ok=True)
-            write_private(self.folder / "place", f"{self.root}\n")
+            with _locked(SHARED_ROOT / "lock"):
+                sign = self.folder / "place"
+                if not sign.exists():
+                    self._remove_root()
+                    write_private(sign, f"{self.root}\n")
+                self.root.mkdir(mode=0o711, exist_ok=True)
         (self.folder / "log").mkdir(mode=0o700, exist_ok=True)
         (self.root / "data").mkdir(mode=0o711, exist_ok=True)
         for name in ("lock", "run", "state", "tls"):
@@ -106,14 +75,13 @@ class Place:
     def locked(self, name: str) -> Iterator[None]:
         """Hold the lock `name` of this stack, waiting for whoever holds it now."""
         self.create()
-        with (self.root / "lock" / name).open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with _locked(self.root / "lock" / name):
             yield
 
     def remove(self) -> None:
         """Delete everything that a stack puts into its folders, and nothing else; its servers must be down."""
         if self.root != self.folder:
-            shutil.rmtree(self.root, ignore_errors=True)
+            self._remove_root()
         for name in _KNOWN_ENTRIES:
             path = self.folder / name
             if path.is_dir() and not path.is_symlink():
@@ -123,29 +91,15 @@ class Place:
         with suppress(OSError):
             self.folder.rmdir()
 
-
-def private_folder(path: Path, owner: Account | None) -> None:
-    """Make a folder that only `owner` (None: the caller) can enter."""
-    path.mkdir(mode=0o700, exist_ok=True)
-    if owner:
-        os.chown(path, owner.uid, owner.gid)
-    path.chmod(0o700)
+    def _remove_root(self) -> None:
+        for pid_file in (self.root / "run").glob("*.pid"):
+            if (running := find(pid_file)) is not None:
+                running.kill()
+        shutil.rmtree(self.root, ignore_errors=True)
 
 
-def write_private(path: Path, content: str | bytes, owner: Account | None = None) -> None:
-    """Replace a file in one step by one of mode 0600 that belongs to `owner` (None: the caller).
-
-    The folder may belong to `owner`, so nothing in it is trusted: the new file gets a name that nobody can have
-    planted a link under, and the rename does not follow one.
-    """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            if owner:
-                os.fchown(descriptor, owner.uid, owner.gid)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

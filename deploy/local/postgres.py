@@ -10,7 +10,7 @@ from signal import SIGINT, Signals
 from typing import ClassVar
 from urllib.parse import parse_qs, quote, unquote, urlsplit, urlunsplit
 
-from deploy.local.place import identity
+from deploy.local.accounts import identity
 from deploy.local.process import Process, launch, of_pid
 from deploy.local.server import PrivateServer, StackError, State
 
@@ -61,7 +61,7 @@ def programs() -> Path:
     if found := shutil.which("initdb"):
         return Path(found).resolve().parent
     raise StackError(
-        f"no PostgreSQL server {VERSION_MIN} or later is installed: deploy/bootstrap installs it on Debian 12"
+        f"there is no PostgreSQL server {VERSION_MIN} or later; on Debian deploy/bootstrap installs it"
     )
 
 

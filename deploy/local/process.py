@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGKILL, SIGSTOP, Signals, pidfd_send_signal
 
-from deploy.local.place import Account, identity, write_private
+from deploy.local.accounts import Account, identity, write_private
 
 _KILL_TIMEOUT_S = 30
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

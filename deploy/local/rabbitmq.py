@@ -9,7 +9,7 @@ from signal import SIGTERM, Signals
 from string import Template
 from typing import ClassVar
 
-from deploy.local.place import identity
+from deploy.local.accounts import identity
 from deploy.local.postgres import SYSTEM_PATH
 from deploy.local.process import Process, find, launch
 from deploy.local.server import PrivateServer, StackError
@@ -38,7 +38,7 @@ def programs() -> Path:
         return _DEBIAN_PROGRAMS
     if found := shutil.which("rabbitmq-server"):
         return Path(found).resolve().parent
-    raise StackError("no RabbitMQ server is installed: deploy/bootstrap installs it on Debian 12")
+    raise StackError("there is no RabbitMQ server; on Debian deploy/bootstrap installs it")
 
 
 def render_definitions(passwords: dict[str, str]) -> str:
@@ -111,7 +111,7 @@ class PrivateRabbit(PrivateServer):
 
     def launch(self) -> Process:
         """Start the port mapper and the node."""
-        self._launch("epmd", "epmd", "-address", "127.0.0.1", "-port", str(self.state.ports["epmd"]))
+        self._launch("epmd", "epmd")
         return self._launch(self.name, str(programs() / "rabbitmq-server"))
 
     def is_ready(self, running: Process) -> bool:
@@ -146,6 +146,7 @@ class PrivateRabbit(PrivateServer):
             "PATH": SYSTEM_PATH,
             "LANG": "C.UTF-8",
             "HOME": str(self.data),
+            "ERL_AFLAGS": "-start_epmd false",  # or Erlang starts one that nobody would end
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_EPMD_PORT": str(self.state.ports["epmd"]),
             "ERL_CRASH_DUMP_BYTES": "0",  # a dump would hold messages

@@ -10,7 +10,8 @@ from signal import Signals
 from typing import ClassVar, Self
 
 from deploy.local import certificates, ports
-from deploy.local.place import Place, account, private_folder, write_private
+from deploy.local.accounts import account, private_folder, write_private
+from deploy.local.place import Place
 from deploy.local.process import Process, find
 
 _START_TRIES_MAX = 3

@@ -5,7 +5,7 @@
 - `officer-1` … `officer-3`: the officers' homes
 - `escrow/`, `recovery/`: each worker's state; `escrow.env`, `recovery.env`: each worker's settings
 - `env`: for a shell, `. .local/env`
-- `log/`: what the workers say; `run/`: pid files, health files, broker URLs
+- `log/`: what the workers say; `run/`: health files, broker URLs
 """
 
 import json
@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from signal import SIGTERM
 
-from deploy.local.place import write_private
+from deploy.local.accounts import write_private
 from deploy.local.postgres import SYSTEM_PATH
 from deploy.local.process import Process, find, launch
 from deploy.local.server import StackError
@@ -194,7 +194,7 @@ class Trial:
         return find(self._pid_file(worker))
 
     def _pid_file(self, name: str) -> Path:
-        return self.folder / "run" / f"{name}.pid"
+        return self.stack.place.pid_file(name)
 
     def _log_file(self, worker: str) -> Path:
         return self.folder / "log" / f"{worker}.log"

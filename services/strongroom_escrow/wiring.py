@@ -1,7 +1,6 @@
 """The only place where the escrow worker is put together."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -27,7 +26,6 @@ async def escrow_worker(settings: EscrowSettings, health: Health) -> AsyncIterat
     passphrase = read_passphrase(settings.passphrase_file) if settings.passphrase_file else None
     root_key = read_root_key(settings.root_key_file)
     roster = Roster.verified(read_roster(settings.roster_file), root_key)
-    roster.check_current(int(time.time()))
     log_key = read_signing_key(settings.log_key_file, passphrase)
     reply_key = read_signing_key(settings.reply_key_file, passphrase)
     if log_key.public_key != roster.body.logs.escrow.public_key:
@@ -64,6 +62,7 @@ async def serve(settings: EscrowSettings, stop: asyncio.Event) -> None:
         async with escrow_worker(settings, health) as worker:
 
             async def with_broker() -> None:
+                await worker.prepare()
                 async with (
                     broker.connect(
                         settings.broker_url.get_secret_value(),

@@ -5,12 +5,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import stamina
-
 from strongroom.broker import Consumer, Delivery
 from strongroom.crypto.signing import SigningKey
 from strongroom.database import Database
-from strongroom.errors import DatabaseUnavailable, Expired, TransientError
+from strongroom.errors import FatalError, PermanentError
 from strongroom.follower import RecoveryLogFollower
 from strongroom.log_writer import LogWriter
 from strongroom.logs import get_logger
@@ -18,20 +16,11 @@ from strongroom.messages import printable
 from strongroom.receipts import Receipt
 from strongroom.registry import Registry
 from strongroom.replies import ROSTER_VERSION_HEADER, TREE_SIZE_HEADER, Consistency, Reply, rejection
-from strongroom.service import HEARTBEAT_SECONDS, Health, unless_stopped
+from strongroom.service import HEARTBEAT_SECONDS, Health, patiently, unless_stopped
 from strongroom.statements import Statement
 from strongroom_escrow import store
 from strongroom_escrow.handler import Submission, adopt, judge, leaf, read, settle
 from strongroom_escrow.settings import EscrowSettings
-
-# The broker takes messages back after 30 minutes without acknowledgement, and counts that as a failed delivery.
-_IN_HAND_SECONDS_MAX = 900.0
-
-
-class RosterExpired(TransientError):
-    """The roster in force has expired: no message may be judged by it, and none is lost by waiting."""
-
-    code = "roster_expired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +58,15 @@ class EscrowWorker:
         self._clock = clock
         self._log = get_logger()
 
+    async def prepare(self) -> None:
+        """Follow the recovery log; call it before the broker is asked for messages.
+
+        Raises RosterExpired while no current roster is in force, DatabaseUnavailable, LogForked.
+        """
+        async with self._database.reading() as tx:
+            await self._follower.advance(tx)
+        self._registry.current_roster(int(self._clock()))
+
     async def serve(self, consumer: Consumer, stop: asyncio.Event) -> None:
         """Handle batches until `stop` is set. Raises BrokerUnavailable, FatalError, and others after long waits."""
         wait_seconds = self._settings.batch_wait_ms / 1000
@@ -77,12 +75,12 @@ class EscrowWorker:
             coming = consumer.next_batch(self._settings.batch_messages_max, wait_seconds)
             batch = await unless_stopped(stop, coming, HEARTBEAT_SECONDS)
             if batch:
-                await self.handle(consumer, batch)
+                await self.handle(consumer, batch, stop)
 
-    async def handle(self, consumer: Consumer, batch: Sequence[Delivery]) -> None:
+    async def handle(self, consumer: Consumer, batch: Sequence[Delivery], stop: asyncio.Event) -> None:
         """Bring one batch to its end: committed, answered, quarantined where refused, acknowledged."""
         began = time.monotonic()
-        settled = await self._settle_patiently(batch)
+        settled = await patiently(lambda: self._settle(batch), stop, self._health)
         # From here on the batch is in the database and in the log. If this process dies now, the broker
         # delivers it again, and the same receipts are given again.
         pairs = list(zip(batch, settled.submissions, strict=True))
@@ -103,22 +101,9 @@ class EscrowWorker:
             duration_ms=round((time.monotonic() - began) * 1000, 1),
         )
 
-    async def _settle_patiently(self, batch: Sequence[Delivery]) -> Settled:
-        async for attempt in stamina.retry_context(
-            on=(DatabaseUnavailable, RosterExpired),
-            attempts=None,
-            timeout=_IN_HAND_SECONDS_MAX,
-            wait_initial=0.2,
-            wait_max=20.0,
-            wait_jitter=1.0,
-        ):
-            with attempt:
-                return await self._settle(batch)
-        raise AssertionError("unreachable: the retries end with a result or an error")
-
     async def _settle(self, batch: Sequence[Delivery]) -> Settled:
         now = int(self._clock())
-        submissions = [read(delivery.body) for delivery in batch]
+        submissions = [self._read(delivery.body) for delivery in batch]
         principals = {each.escrow.principal for each in submissions if each.escrow is not None}
         async with self._database.transaction() as tx:
             await self._follower.advance(tx)
@@ -149,13 +134,26 @@ class EscrowWorker:
             receipts.update((index, appended.receipt(index)) for index in indexes if index >= appended.first_index)
         return Settled(submissions, receipts, proofs)
 
-    def _judge(self, submissions: Sequence[Submission], now: int) -> None:
+    def _read(self, envelope: bytes) -> Submission:
         try:
-            self._registry.roster.check_current(now)
-        except Expired as error:
-            raise RosterExpired(error.message, hint=error.hint) from None
+            return read(envelope)
+        except Exception:  # noqa: BLE001  no input brings a worker down (rule 5)
+            return self._baffled(Submission(envelope))
+
+    def _judge(self, submissions: Sequence[Submission], now: int) -> None:
+        self._registry.current_roster(now)
         for submission in submissions:
-            judge(submission, self._registry, now)
+            try:
+                judge(submission, self._registry, now)
+            except FatalError:
+                raise
+            except Exception:  # noqa: BLE001  no input brings a worker down (rule 5)
+                self._baffled(submission)
+
+    def _baffled(self, submission: Submission) -> Submission:
+        self._log.exception("unexpected error", message_id=submission.id)
+        submission.refusal = PermanentError("the worker could not handle this message")
+        return submission
 
     def _receipt_reply(self, delivery: Delivery, leaf_index: int, settled: Settled) -> bytes:
         held = _hint(delivery, TREE_SIZE_HEADER)

@@ -32,6 +32,7 @@ StrongroomError
 │   ├── Unroutable                the broker has no queue for this
 │   ├── DatabaseUnavailable       no database, or it refuses for now
 │   ├── NoAnswer                  nothing came back in time; nothing is known
+│   ├── RosterExpired             a worker has no current roster to judge by
 │   └── Busy                      a spool or a lock is held by somebody else
 └── FatalError                    state is unknown or untrustworthy: stop, let the broker redeliver
     ├── CommitUnknown             the connection broke inside COMMIT
@@ -282,6 +283,12 @@ class NoAnswer(TransientError):
     """Nothing came back in time; whether the request was carried out is not known."""
 
     code = "no_answer"
+
+
+class RosterExpired(TransientError):
+    """A worker has no current roster: no message may be judged, and none is lost by waiting."""
+
+    code = "roster_expired"
 
 
 class Busy(TransientError):

@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from strongroom.errors import (
+    Expired,
     LogForked,
     PermanentError,
     PrincipalRevoked,
     PrincipalUnknown,
+    RosterExpired,
     SignatureInvalid,
     StateCorrupt,
 )
@@ -85,6 +87,15 @@ class Registry:
         self._invitations_used.add(entry.invitation)
 
     # ---- rosters ----
+
+    def current_roster(self, now: int) -> Roster:
+        """Return the roster in force. Raises RosterExpired unless it is current at time `now` (seconds)."""
+        roster = self.roster
+        try:
+            roster.check_current(now)
+        except Expired as error:
+            raise RosterExpired(error.message, hint=error.hint) from None
+        return roster
 
     @property
     def roster(self) -> Roster:

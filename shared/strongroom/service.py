@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from itertools import count
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -17,6 +18,9 @@ from strongroom.logs import get_logger
 BACKOFF_SECONDS_MIN: Final = 0.5
 BACKOFF_SECONDS_MAX: Final = 30.0
 HEARTBEAT_SECONDS: Final = 15.0
+
+# The broker takes messages back after 30 minutes without acknowledgement, and counts that as a failed delivery.
+IN_HAND_SECONDS_MAX: Final = 900.0
 
 T = TypeVar("T")
 
@@ -49,7 +53,6 @@ async def keep_running(round_: Callable[[], Awaitable[None]], stop: asyncio.Even
     A TransientError ends a round, not the process: the next one starts after a growing, fully jittered delay,
     which begins anew after a round that lasted longer than the longest delay. Everything else leaves through here.
     """
-    log = get_logger()
     attempt = 0
     while not stop.is_set():
         began = time.monotonic()
@@ -57,13 +60,42 @@ async def keep_running(round_: Callable[[], Awaitable[None]], stop: asyncio.Even
             await round_()
         except TransientError as error:
             attempt = 0 if time.monotonic() - began > BACKOFF_SECONDS_MAX else attempt + 1
-            ceiling = min(BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN * 2**attempt)
-            delay = random.uniform(BACKOFF_SECONDS_MIN, ceiling)  # noqa: S311  jitter, not a secret
-            log.warning(
-                "backing off", code=error.code, reason=error.message, attempt=attempt, delay_seconds=round(delay, 1)
-            )
+            delay = _jittered(attempt)
+            _tell(error, attempt, delay)
             health.beat("waiting")
-            await _first_of(stop, delay)
+            await unless_stopped(stop, asyncio.sleep(delay), delay)
+
+
+async def patiently(work: Callable[[], Awaitable[T]], stop: asyncio.Event, health: Health) -> T:
+    """Do work that holds messages in hand until it succeeds, through outages, and return what it returns.
+
+    Messages that are given back count against their delivery limit; so they are kept while a TransientError is
+    retried with a growing, fully jittered delay. Raises that error after `IN_HAND_SECONDS_MAX`, or once `stop`
+    is set; the broker delivers the messages again then. Every other error leaves at once.
+    """
+    deadline = time.monotonic() + IN_HAND_SECONDS_MAX
+    for attempt in count(1):
+        try:
+            return await work()
+        except TransientError as error:
+            if stop.is_set() or time.monotonic() > deadline:
+                raise
+            delay = _jittered(attempt)
+            _tell(error, attempt, delay)
+        health.beat("waiting")
+        await unless_stopped(stop, asyncio.sleep(delay), delay)
+    raise AssertionError("count() ends")
+
+
+def _tell(error: TransientError, attempt: int, delay: float) -> None:
+    get_logger().warning(
+        "backing off", code=error.code, reason=error.message, attempt=attempt, delay_seconds=round(delay, 1)
+    )
+
+
+def _jittered(attempt: int) -> float:
+    ceiling = min(BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN * 2**attempt)
+    return random.uniform(BACKOFF_SECONDS_MIN, ceiling)  # noqa: S311  jitter, not a secret
 
 
 async def unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, T], seconds_max: float) -> T | None:
@@ -80,14 +112,6 @@ async def unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, T], seco
             task.cancel()
         await asyncio.wait({working, stopping})
     return None if working.cancelled() else working.result()
-
-
-async def _first_of(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        return
 
 
 def run(serve: Callable[[asyncio.Event], Awaitable[None]]) -> ExitCode:

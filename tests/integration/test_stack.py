@@ -1,6 +1,7 @@
 """The private servers of `deploy/local`: one folder's PostgreSQL and RabbitMQ."""
 
 import os
+import shutil
 import socket
 import ssl
 import stat
@@ -17,11 +18,13 @@ import asyncpg
 import pytest
 from aiormq.exceptions import AMQPConnectionError
 from deploy.local import ports, process
+from deploy.local.accounts import Account, identity
 from deploy.local.given import GivenPostgres, GivenRabbit, given_broker, given_database
 from deploy.local.postgres import ROLES, PrivatePostgres
 from deploy.local.rabbitmq import USERS, PrivateRabbit
 from deploy.local.server import PrivateServer, StackError
 from deploy.local.stack import NOT_RUNNING, Stack
+from tests.support.servers import lent
 
 from strongroom.topology import ESCROW_QUEUE, EXCHANGE, VHOST
 
@@ -46,10 +49,24 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Both servers for a folder below one that nobody but its owner, here perhaps root, can enter."""
     closed = tmp_path_factory.mktemp("closed")
     closed.chmod(0o700)
-    stack = Stack(closed / "stack", {})
-    stack.up()
-    yield stack
-    stack.down(purge=True)
+    with lent(closed / "stack") as folder:
+        stack = Stack(folder, {})
+        stack.up()
+        yield stack
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder for a stack; nothing of it is left after the test."""
+    with lent(tmp_path / "stack") as lent_folder:
+        yield lent_folder
+
+
+@pytest.fixture
+def other_folder(tmp_path: Path) -> Iterator[Path]:
+    """Another folder for a stack."""
+    with lent(tmp_path / "other") as lent_folder:
+        yield lent_folder
 
 
 def private_servers(stack: Stack) -> tuple[PrivatePostgres, PrivateRabbit]:
@@ -91,9 +108,8 @@ def test_up_again_changes_nothing(stack: Stack) -> None:
     assert f"pid {before[0][0]}, port {before[0][1]}" in result.stdout
 
 
-def test_down_ends_every_process_and_frees_every_port(tmp_path: Path) -> None:
+def test_down_ends_every_process_and_frees_every_port(folder: Path) -> None:
     """After `down` no process of the stack is left and its ports are free; a second `down` is a no-op."""
-    folder = tmp_path / "stack"
     stack = Stack(folder, {})
     stack.up()
     servers = private_servers(stack)
@@ -110,8 +126,8 @@ def test_down_ends_every_process_and_frees_every_port(tmp_path: Path) -> None:
     assert all(ports.is_free(port) for port in taken)
     assert stack_command("status", str(folder)).returncode == NOT_RUNNING
     assert stack_command("down", "--purge", str(folder)).returncode == 0
-    assert not folder.exists()
-    assert not stack.place.root.exists()
+    assert stack.place.root == folder or not stack.place.root.exists()
+    assert [path.name for path in folder.iterdir()] == ["owner.pid"]
 
 
 def test_two_stacks_run_at_once(stack: Stack, postgres: PrivatePostgres, broker: PrivateRabbit) -> None:
@@ -251,9 +267,9 @@ class CommandLines(threading.Thread):
         return b"\n".join(self.seen)
 
 
-def test_no_password_shows_in_a_command_line(tmp_path: Path) -> None:
+def test_no_password_shows_in_a_command_line(folder: Path) -> None:
     """While both servers are made, started, asked and stopped, no process has a password among its arguments."""
-    stack = Stack(tmp_path / "stack", {})
+    stack = Stack(folder, {})
     watcher = CommandLines()
     watcher.start()
     try:
@@ -272,9 +288,9 @@ def test_no_password_shows_in_a_command_line(tmp_path: Path) -> None:
 
 
 @contextmanager
-def stranger() -> Iterator[process.Process]:
-    """A process that has nothing to do with any stack."""
-    with subprocess.Popen(["sleep", "600"]) as child:
+def stranger(user: Account | None = None) -> Iterator[process.Process]:
+    """A process of `user` that has nothing to do with any stack."""
+    with subprocess.Popen(["sleep", "600"], **identity(user)) as child:
         try:
             found = process.of_pid(child.pid)
             assert found is not None
@@ -285,10 +301,10 @@ def stranger() -> Iterator[process.Process]:
 
 @pytest.mark.parametrize("kind", [PrivatePostgres, PrivateRabbit])
 def test_stranger_with_the_pid_of_a_stale_file_is_left_alone(
-    tmp_path: Path, kind: type[PrivatePostgres | PrivateRabbit]
+    folder: Path, kind: type[PrivatePostgres | PrivateRabbit]
 ) -> None:
     """A pid file whose pid was given to somebody else, in this boot or another one, names nobody."""
-    server = kind(tmp_path / "stack")
+    server = kind(folder)
     server.place.create()
     pid_file = server.place.pid_file(server.name)
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -305,7 +321,6 @@ def test_stranger_with_the_pid_of_a_stale_file_is_left_alone(
             pid_file.write_text(stale)
             server.kill()
             assert other.alive()
-    server.place.remove()
 
 
 def test_killing_a_process_takes_its_descendants_along(tmp_path: Path) -> None:
@@ -370,7 +385,7 @@ async def test_leftovers_of_a_crash_do_not_hinder_a_start(own_postgres: PrivateP
     assert pid_of(own_postgres) != forgotten.pid
 
     own_postgres.kill()
-    with stranger() as other:
+    with stranger(own_postgres.account) as other:
         (own_postgres.data / "cluster" / "postmaster.pid").write_text(f"{other.pid}\n")
         own_postgres.start()
         assert other.alive()
@@ -378,17 +393,29 @@ async def test_leftovers_of_a_crash_do_not_hinder_a_start(own_postgres: PrivateP
     await connection.close()
 
 
-def test_half_made_cluster_is_made_again(tmp_path: Path) -> None:
+def test_half_made_cluster_is_made_again(folder: Path) -> None:
     """An `initdb` that was interrupted is started over."""
-    server = PrivatePostgres(tmp_path / "stack")
+    server = PrivatePostgres(folder)
     server.place.create()
     (server.data / "cluster.unfinished" / "base").mkdir(parents=True)
-    try:
-        server.start()
-        assert not (server.data / "cluster.unfinished").exists()
-    finally:
-        server.stop()
-        server.place.remove()
+    server.start()
+    assert not (server.data / "cluster.unfinished").exists()
+
+
+async def test_deleted_folder_starts_anew(folder: Path) -> None:
+    """Whoever deletes the folder gets a new server with new passwords; root's old one, kept elsewhere, is ended."""
+    server = PrivatePostgres(folder)
+    server.start()
+    forgotten = server.running()
+    assert forgotten is not None
+    shutil.rmtree(folder)
+    again = PrivatePostgres(folder)
+    again.start()
+    assert os.geteuid() != 0 or not forgotten.alive()
+    forgotten.kill()
+    assert again.superuser_url != server.superuser_url
+    connection = await asyncpg.connect(again.url("strongroom_owner"))
+    await connection.close()
 
 
 async def test_port_that_was_taken_meanwhile_is_given_up(own_postgres: PrivatePostgres) -> None:
@@ -452,10 +479,10 @@ async def test_copies_of_a_template_are_separate_databases(stack: Stack) -> None
     await worker.close()
 
 
-async def test_given_database_is_configured_and_left_running(own_postgres: PrivatePostgres, tmp_path: Path) -> None:
+async def test_given_database_is_configured_and_left_running(own_postgres: PrivatePostgres, folder: Path) -> None:
     """A server given by its administrator's URL gets the roles, and passwords that only this stack knows."""
     environment = {"STRONGROOM_STACK_DATABASE_ADMIN_URL": own_postgres.superuser_url}
-    given = given_database(tmp_path / "other", environment)
+    given = given_database(folder, environment)
     assert isinstance(given, GivenPostgres)
     given.start()
     given.start()
@@ -466,7 +493,6 @@ async def test_given_database_is_configured_and_left_running(own_postgres: Priva
         await connection.close()
     with pytest.raises(asyncpg.InvalidPasswordError):
         await asyncpg.connect(own_postgres.url("strongroom_escrow"))
-    given.place.remove()
 
 
 class ManagedRabbit(PrivateRabbit):
@@ -490,37 +516,31 @@ class ManagedRabbit(PrivateRabbit):
         self.write("rabbitmq.conf", settings)
 
 
-async def test_given_broker_is_configured_and_left_running(tmp_path: Path) -> None:
+async def test_given_broker_is_configured_and_left_running(folder: Path, other_folder: Path) -> None:
     """A broker given by its management URL gets the topology, and passwords that only this stack knows."""
-    server = ManagedRabbit(tmp_path / "operators")
-    try:
-        server.start()
-        login = f"operator:{server.state.passwords['operator']}"
-        environment = {
-            "STRONGROOM_STACK_BROKER_URL": f"amqps://127.0.0.1:{server.port}",
-            "STRONGROOM_STACK_BROKER_ADMIN_URL": f"https://{login}@127.0.0.1:{server.state.ports['management']}",
-            "STRONGROOM_STACK_BROKER_CA_FILE": str(server.ca_file),
-        }
-        given = given_broker(tmp_path / "other", environment)
-        assert isinstance(given, GivenRabbit)
-        given.start()
-        given.start()
-        given.stop()
-        for user in ("fleet", "operator"):
-            connection = await aio_pika.connect(given.url(user), ssl_context=trust(server))
-            await connection.close()
-        environment["STRONGROOM_STACK_BROKER_ADMIN_URL"] = environment["STRONGROOM_STACK_BROKER_ADMIN_URL"].replace(
-            login, "operator:wrong"
-        )
-        stranger = given_broker(tmp_path / "other", environment)
-        assert stranger is not None
-        with pytest.raises(StackError, match="HTTP 401") as caught:
-            stranger.start()
-        assert "wrong" not in str(caught.value)
-        given.place.remove()
-    finally:
-        server.stop()
-        server.place.remove()
+    server = ManagedRabbit(folder)
+    server.start()
+    login = f"operator:{server.state.passwords['operator']}"
+    environment = {
+        "STRONGROOM_STACK_BROKER_URL": f"amqps://127.0.0.1:{server.port}",
+        "STRONGROOM_STACK_BROKER_ADMIN_URL": f"https://{login}@127.0.0.1:{server.state.ports['management']}",
+        "STRONGROOM_STACK_BROKER_CA_FILE": str(server.ca_file),
+    }
+    given = given_broker(other_folder, environment)
+    assert isinstance(given, GivenRabbit)
+    given.start()
+    given.start()
+    given.stop()
+    for user in ("fleet", "operator"):
+        connection = await aio_pika.connect(given.url(user), ssl_context=trust(server))
+        await connection.close()
+
+    admin_url = environment["STRONGROOM_STACK_BROKER_ADMIN_URL"].replace(login, "operator:wrong")
+    refused = given_broker(other_folder, {**environment, "STRONGROOM_STACK_BROKER_ADMIN_URL": admin_url})
+    assert refused is not None
+    with pytest.raises(StackError, match="HTTP 401") as caught:
+        refused.start()
+    assert "wrong" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
