@@ -64,19 +64,30 @@ def read_identities(path: Path) -> list[x25519.Identity]:
 
 
 def encrypt(reader: BinaryIO, writer: BinaryIO, recipients: Sequence[x25519.Recipient]) -> None:
-    """Encrypt a stream to every recipient, in constant memory; errors of the streams pass through as OSError."""
-    pyrage.encrypt_io(reader, writer, recipients)
+    """Encrypt a stream to every recipient, in constant memory; OSError when a stream fails."""
+    try:
+        pyrage.encrypt_io(reader, writer, recipients)
+    except pyrage.EncryptError as error:
+        reason = str(error)
+    else:
+        return
+    raise OSError(reason)
 
 
 def decrypt(reader: BinaryIO, writer: BinaryIO, identities: Sequence[x25519.Identity]) -> None:
     """Decrypt a stream in constant memory.
 
     What was written counts only when this returns. Raises BlobInvalid when no identity fits, or the file is
-    damaged, cut short or no age file.
+    damaged, cut short or no age file; OSError when a stream fails.
     """
     try:
         pyrage.decrypt_io(reader, writer, identities)
     except pyrage.DecryptError as error:
+        reason = str(error)
+    except OSError as error:
+        # A chunk that is not authentic is reported as an OSError too, but without a number.
+        if error.errno is not None:
+            raise
         reason = str(error)
     else:
         return

@@ -139,8 +139,7 @@ class Agent:
         limit, Expired for a roster that cannot be renewed, KeyFileInvalid, UsageError for an officer's home, and
         TransientError for a disk that takes nothing.
         """
-        if self._home.config.role is not Role.PRINCIPAL:
-            raise UsageError(f"{self._home.path}: is an officer's home; keys are escrowed by enrolled hosts")
+        self._require_principal()
         roster = await self._current_roster(wait_seconds)
         now = int(self._clock())
         packed = pack(
@@ -152,6 +151,10 @@ class Agent:
         )
         self._spool.add(packed, now)
         return await self._deliver([each.id for each in packed], wait_seconds)
+
+    def _require_principal(self) -> None:
+        if self._home.config.role is not Role.PRINCIPAL:
+            raise UsageError(f"{self._home.path}: is an officer's home; keys are escrowed by enrolled hosts")
 
     async def _current_roster(self, wait_seconds: float) -> Roster:
         try:
@@ -320,6 +323,7 @@ class Agent:
         The key is in the spool before the sealed file appears at `output` (by default the path with `.age`
         added). Raises UsageError for paths, and what `escrow` raises.
         """
+        self._require_principal()
         await self._current_roster(wait_seconds)
         target = output or path.with_name(path.name + files.SUFFIX)
         recipient = age.read_identities(self._home.age_key_file)[0].to_public()

@@ -127,8 +127,6 @@ class Courier:
         self._after(verdict)
 
     def _after(self, verdict: "_Verdict") -> None:
-        if verdict.fork is not None:
-            raise verdict.fork
         transient = [id_ for id_, error in verdict.errors.items() if isinstance(error, TransientError)]
         self._pending.extendleft(reversed([id_ for id_ in verdict.proven if id_ not in verdict.stored()]))
         self._pending.extend(transient)

@@ -121,15 +121,21 @@ def _continue(home: Home, file: InvitationFile, passphrase: Secret | None, now: 
                 hint="name another folder with --home",
             )
         with state.transaction():
-            Trust.of(home, state).adopt(roster.statement, now)
+            trust = Trust.of(home, state)
+            # An answer may have brought a newer one than the officer had; the authority judges by its own.
+            if roster.body.version >= trust.newest.body.version:
+                trust.adopt(roster.statement, now)
             _prepare(file, invitation, signing_key(home, passphrase), state, now)
         return state.enrolments()[-1]
 
 
 def _point_to(home: Home, file: InvitationFile) -> Home:
     """Follow the broker of the file at hand: the one that the home was begun with may have been wrong."""
-    if file.broker_ca is not None:
-        write_atomically(home.path / "broker-ca.pem", file.broker_ca.encode())
+    authorities = home.path / "broker-ca.pem"
+    if file.broker_ca is None:
+        authorities.unlink(missing_ok=True)
+    else:
+        write_atomically(authorities, file.broker_ca.encode())
     return home.write_config(replace(home.config, broker_url=file.broker_url))
 
 

@@ -11,7 +11,7 @@ from typing import BinaryIO, Final
 from pyrage import x25519
 
 from strongroom.crypto.secret import Secret
-from strongroom.errors import UsageError
+from strongroom.errors import TransientError, UsageError
 from strongroom.limits import DESCRIPTION_CHARACTERS_MAX
 from strongroom.messages import printable
 from strongroom_agent import age
@@ -42,7 +42,8 @@ def sealing(path: Path, output: Path, recipient: x25519.Recipient, *, overwrite:
 
     Inside the block the sealed file is complete on disk under another name: put the session key into the spool
     there, and there is no moment at which a sealed file stands without its key in escrow. Constant memory; mode
-    0600. Raises UsageError when the file cannot be read or `output` exists and may not be overwritten.
+    0600. Raises UsageError when the file cannot be read or `output` exists and may not be overwritten,
+    TransientError for a full or failing disk.
     """
     identity, text = age.new_identity()
     with _reading(path) as reader, _appearing(output, overwrite=overwrite) as (partial, writer):
@@ -59,7 +60,8 @@ def sealing(path: Path, output: Path, recipient: x25519.Recipient, *, overwrite:
 def open_sealed(path: Path, output: Path, identity_file: Path, *, overwrite: bool) -> None:
     """Decrypt an age file; the plaintext appears at `output` only when all of it was authentic.
 
-    Constant memory; mode 0600. Raises BlobInvalid when it does not open, KeyFileInvalid, UsageError.
+    Constant memory; mode 0600. Raises BlobInvalid when it does not open, KeyFileInvalid, UsageError, and
+    TransientError for a full or failing disk.
     """
     identities = age.read_identities(identity_file)
     age.header_name(path)
@@ -104,6 +106,8 @@ def _appearing(output: Path, *, overwrite: bool) -> Iterator[tuple[Path, BinaryI
         else:
             _link(partial, output)
         sync_folder(output.parent)
+    except OSError as error:
+        raise TransientError(f"{output}: {error.strerror or error}", hint="see to the file system") from None
     finally:
         partial.unlink(missing_ok=True)
 

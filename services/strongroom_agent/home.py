@@ -9,6 +9,7 @@
 This module imports nothing slow: `strongroom status` starts with it.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -23,13 +24,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, Self
 
-from strongroom.errors import Busy, ConfigurationInvalid
+from strongroom.errors import Busy, ConfigurationInvalid, TransientError
 
 FORMAT: Final = "strongroom-home/v1"
 CONFIG_BYTES_MAX: Final = 65_536
 
 _CONFIG: Final = "config.toml"
 _OTHERS: Final = 0o077
+_DISK_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 
 class Role(StrEnum):
@@ -107,15 +109,19 @@ class Home:
         Raises ConfigurationInvalid when there is none, when folder or configuration belong to somebody else or
         are open to others, or when the configuration is wrong.
         """
-        if not (path / _CONFIG).exists():
+        try:
+            (path / _CONFIG).stat()
+            check_private(path)
+            check_private(path / _CONFIG)
+            with (path / _CONFIG).open("rb") as stream:
+                content = stream.read(CONFIG_BYTES_MAX)
+        except (FileNotFoundError, NotADirectoryError):
             raise ConfigurationInvalid(
                 f"{path}: there is no Strongroom home here",
                 hint="run `strongroom enrol` with an officer's invitation, or name the right folder",
-            )
-        check_private(path)
-        check_private(path / _CONFIG)
-        with (path / _CONFIG).open("rb") as stream:
-            content = stream.read(CONFIG_BYTES_MAX)
+            ) from None
+        except OSError as error:
+            raise os_error(path, error) from None
         return cls(path, Config.from_toml(content, where=str(path / _CONFIG)))
 
     @property
@@ -176,7 +182,7 @@ def default_home() -> Path:
 
 
 def check_private(path: Path) -> None:
-    """Raise ConfigurationInvalid unless this user owns `path` and nobody else may use it."""
+    """Raise ConfigurationInvalid unless this user owns `path` and nobody else may use it; OSError without it."""
     status = path.stat()
     if status.st_uid != os.geteuid():
         raise ConfigurationInvalid(f"{path}: belongs to another user", hint="run this as the owner of the home")
@@ -190,7 +196,10 @@ def check_private(path: Path) -> None:
 @contextmanager
 def lock_folder(path: Path) -> Iterator[None]:
     """Hold the lock of a folder that is, or will be, a home. Raises Busy at once while it is held."""
-    descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise os_error(path / "lock", error) from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -202,15 +211,27 @@ def lock_folder(path: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file by one of mode 0600 with this content; on disk when it returns."""
+    """Replace a file by one of mode 0600 with this content; on disk when it returns.
+
+    Raises ConfigurationInvalid for a place that cannot be written, TransientError for a full or failing disk.
+    """
     partial = path.with_name(f"{path.name}.partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(descriptor)
-    partial.replace(path)
-    sync_folder(path.parent)
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(descriptor)
+        partial.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise os_error(path, error) from None
+
+
+def os_error(path: Path, error: OSError) -> ConfigurationInvalid | TransientError:
+    """Say in our words what the operating system refused: TransientError for a full or failing disk."""
+    kind = TransientError if error.errno in _DISK_ERRORS else ConfigurationInvalid
+    return kind(f"{path}: {error.strerror}", hint="see to the folder, its owner and its file system")
 
 
 def sync_folder(path: Path) -> None:

@@ -15,7 +15,7 @@ from strongroom.messages import Officer, Role
 from strongroom.roster import Roster
 from strongroom.statements import parse_envelope
 from strongroom_agent import age
-from strongroom_agent.home import Config, Home, check_private, lock_folder, sync_folder, write_atomically
+from strongroom_agent.home import Config, Home, check_private, lock_folder, os_error, sync_folder, write_atomically
 from strongroom_agent.home import Role as HomeRole
 from strongroom_agent.state import State
 from strongroom_agent.trust import Trust, keep_roster
@@ -39,24 +39,30 @@ def found_home(
     are on disk when this returns. A home whose making was cut short is begun anew: nothing can have been sent
     from it. Raises Busy, and ConfigurationInvalid for a folder that holds anything else or is not private.
     """
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    check_private(path)
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_private(path)
+    except OSError as error:
+        raise os_error(path, error) from None
     with lock_folder(path):
         if (path / "config.toml").exists():
             raise ConfigurationInvalid(f"{path}: is a Strongroom home already", hint="name another folder")
-        _sweep(path)
-        (path / _MARKER).touch(mode=0o600)
-        sync_folder(path)
-        (path / "keys").mkdir(mode=0o700)
+        try:
+            _sweep(path)
+            (path / _MARKER).touch(mode=0o600)
+            sync_folder(path)
+            (path / "keys").mkdir(mode=0o700)
+            if with_age_key:
+                age.write_identity(path / "keys" / "age.key", x25519.Identity.generate())
+            sync_folder(path.parent)
+        except OSError as error:
+            raise os_error(path, error) from None
         key = SigningKey.generate()
         write_signing_key(path / "keys" / "signing.key", key, passphrase)
-        if with_age_key:
-            age.write_identity(path / "keys" / "age.key", x25519.Identity.generate())
         with State.create(path / "state.db") as state:
             config = prepare(key, state)
         if broker_ca is not None:
             write_atomically(path / "broker-ca.pem", broker_ca.encode())
-        sync_folder(path.parent)
         return Home(path, config).write_config(config)
 
 
@@ -143,7 +149,10 @@ def attach(
 
 def signing_key(home: Home, passphrase: Secret | None) -> SigningKey:
     """Read the signing key of a home; KeyFileInvalid if it cannot be read or is not the home's own."""
-    check_private(home.keys)
+    try:
+        check_private(home.keys)
+    except OSError as error:
+        raise os_error(home.keys, error) from None
     key = read_signing_key(home.signing_key_file, passphrase)
     if key.public_key != home.config.public_key:
         raise KeyFileInvalid(f"{home.signing_key_file}: is not the key {home.config.key_id} of this home")

@@ -1,13 +1,15 @@
 """Commands on a host: enrol, escrow, sync, status, seal, open."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import rich_click as click
 
 from strongroom.crypto.secret import Secret
-from strongroom.errors import UsageError
+from strongroom.errors import ExitCode, TransientError, UsageError
 from strongroom_cli.options import home_option, output_option, passphrase_option, wait_option
 from strongroom_cli.output import Output, carry_out, progress, when
 
@@ -103,9 +105,19 @@ def escrow(
         algorithm=algorithm,
         labels=_labels(labels),
     )
-    with Agent.open(home, passphrase=passphrase) as agent:
+    with _nothing_spooled_is_no_75(), Agent.open(home, passphrase=passphrase) as agent:
         delivery = carry_out("Waiting for the receipt", agent.escrow([key], wait_seconds=wait_seconds))
     show_delivery(delivery, output)
+
+
+@contextmanager
+def _nothing_spooled_is_no_75() -> Iterator[None]:
+    """Let no error that leaves the spool empty have the exit code that says the key is safe there."""
+    try:
+        yield
+    except TransientError as error:
+        error.exit_code = ExitCode.FAILED
+        raise
 
 
 def _labels(pairs: tuple[str, ...]) -> dict[str, str]:
@@ -283,7 +295,7 @@ def seal(
     """
     from strongroom_agent.agent import Agent
 
-    with Agent.open(home, passphrase=passphrase) as agent:
+    with _nothing_spooled_is_no_75(), Agent.open(home, passphrase=passphrase) as agent:
         work = agent.seal_file(file, output=output_file, overwrite=force, wait_seconds=wait_seconds)
         sealed = carry_out(f"Sealing {file.name}", work)
     output.line(f"sealed {file} to {sealed.path}")

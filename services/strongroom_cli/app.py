@@ -4,8 +4,9 @@ import json
 from typing import Any
 
 import rich_click as click
+from click.exceptions import Exit, NoArgsIsHelpError
 
-from strongroom.errors import StrongroomError
+from strongroom.errors import StrongroomError, UsageError
 from strongroom_cli import agent, authority, broker, db, doctor, officer, quarantine, recovery, worker
 
 EPILOG = (
@@ -15,14 +16,20 @@ EPILOG = (
 
 
 class _Root(click.RichGroup):
-    """Turns every StrongroomError into one message, one hint and its documented exit code."""
+    """Turns every StrongroomError, and what click finds wrong, into one message, one hint and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except NoArgsIsHelpError:
+            raise
         except StrongroomError as error:
-            _say(error, as_json=bool(ctx.meta.get("strongroom.json")))
-            ctx.exit(error.exit_code)
+            failure = error
+        except click.UsageError as error:
+            command = (error.ctx or ctx).command_path
+            failure = UsageError(error.format_message(), hint=f"`{command} --help` shows how")
+        _say(failure, as_json=bool(ctx.meta.get("strongroom.json")))
+        raise Exit(failure.exit_code)
 
 
 def _say(error: StrongroomError, *, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import rich_click as click
 
-from strongroom.errors import ExitCode
+from strongroom.errors import ExitCode, UsageError
 from strongroom_cli.options import output_option
 from strongroom_cli.output import Output, carry_out
 
@@ -97,6 +97,16 @@ def definitions(passwords: TextIO | None) -> None:
     from strongroom.topology import definitions as render
     from strongroom.topology import password_hash
 
-    given: dict[str, str] = json.load(passwords) if passwords else {}
+    given = _passwords(passwords) if passwords else {}
     hashes = {user: password_hash(password, secrets.token_bytes(4)) for user, password in given.items()}
     click.echo(json.dumps(render(hashes), indent=2))
+
+
+def _passwords(file: TextIO) -> dict[str, str]:
+    try:
+        given = json.load(file)
+    except ValueError:
+        given = None
+    if not isinstance(given, dict) or not all(isinstance(password, str) for password in given.values()):
+        raise UsageError(f"{file.name}: must be a JSON object of user names and their passwords")
+    return given

@@ -64,7 +64,10 @@ def progress(text: str) -> Iterator[None]:
 def carry_out(text: str, work: Coroutine[Any, Any, T]) -> T:
     """Run asynchronous work to its end with `progress`; commands that work offline never load asyncio."""
     import asyncio
+    import logging
 
+    # What a driver logs is said by our own errors; without any handler Python would print it, too.
+    logging.getLogger().addHandler(logging.NullHandler())
     with progress(text):
         return asyncio.run(work)
 

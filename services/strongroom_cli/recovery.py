@@ -1,14 +1,17 @@
 """Commands that ask the recovery worker: recover, records."""
 
 import os
+import secrets
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import rich_click as click
 
 from strongroom.crypto.secret import Secret
-from strongroom.errors import UsageError
+from strongroom.errors import TransientError, UsageError
 from strongroom_cli.options import home_option, output_option, passphrase_option, wait_option
 from strongroom_cli.output import Output, carry_out, when
 
@@ -66,7 +69,9 @@ def recover(
     if sum(choice is not None for choice in (name, record, sealed)) != 1:
         raise UsageError("give exactly one of --name, --record and --file")
     to_stdout = _goes_to_stdout(out, force=force, reveal=reveal, json=output.json)
-    with Agent.open(home, passphrase=passphrase) as agent:
+    target = nullcontext(sys.stdout.buffer) if to_stdout or out is None else _private_file(out)
+    # The file is there before the authority is asked: a key that has no place to go is not released.
+    with Agent.open(home, passphrase=passphrase) as agent, target as stream:
         work = agent.recover(
             name=name_of(sealed) if sealed else name,
             records=[record] if record else None,
@@ -75,12 +80,8 @@ def recover(
             wait_seconds=wait_seconds,
         )
         recovery = carry_out("Asking the authority", work)
-    recovered = recovery.keys[0]
-    if to_stdout:
-        sys.stdout.buffer.write(recovered.material.expose())
-        sys.stdout.buffer.flush()
-    elif out is not None:
-        write_private(out, recovered.material)
+        stream.write(recovery.keys[0].material.expose())
+        stream.flush()
     if output.json:
         output.document("recovery", _document(recovery, out))
     else:
@@ -93,8 +94,8 @@ def _goes_to_stdout(out: Path | None, *, force: bool, reveal: bool, json: bool) 
     to_stdout = out is None or str(out) == "-"
     if to_stdout and json:
         raise UsageError("a key is never part of a JSON document", hint="use --out FILE with -o json")
-    if not to_stdout and out is not None and out.exists() and not force:
-        raise UsageError(f"{out} exists", hint="choose another file, or overwrite it with --force")
+    if not to_stdout and out is not None and out.exists() and not (force and out.is_file()):
+        raise UsageError(f"{out} exists", hint="choose another file, or overwrite a file with --force")
     return to_stdout
 
 
@@ -132,19 +133,27 @@ def _tell(recovery: "Recovery", out: Path | None, *, to_stdout: bool) -> None:
     click.echo("\n".join(lines), err=True)
 
 
-def write_private(path: Path, material: Secret) -> None:
-    """Write key material to a file of mode 0600, whole or not at all."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+@contextmanager
+def _private_file(path: Path) -> Iterator[BinaryIO]:
+    """Give a new file of mode 0600 that takes the place of `path` when the block ends well, and vanishes otherwise.
+
+    Raises UsageError when it cannot be made, before the block begins, and TransientError for a full disk.
+    """
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", hint="choose a folder that this user may write") from None
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(material.expose())
+            yield stream
             stream.flush()
-            os.fsync(stream.fileno())
+            os.fsync(descriptor)
         fresh.replace(path)
-    except BaseException:
+    except OSError as error:
+        raise TransientError(f"{path}: {error.strerror}", hint="make room, and recover the key again") from None
+    finally:
         fresh.unlink(missing_ok=True)
-        raise
 
 
 @click.command()

@@ -15,7 +15,6 @@ from strongroom.registry import Registry
 from strongroom.replies import Consistency, Reply, rejection
 from strongroom.statements import Statement
 from strongroom_recovery.handler import Submission, Unreadable, verify_requester
-from strongroom_recovery.rosters import require_current
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ class Desk:
         """
         await self.writer.lock(tx)
         await self.follower.advance(tx)
-        require_current(self.registry, now)
+        self.registry.current_roster(now)
 
     async def admit(self, tx: Transaction, principal: str, *, former: bool = False) -> None:
         """Make the principal's key known to the registry, with `former` also the keys that it replaced.

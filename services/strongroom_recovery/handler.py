@@ -64,7 +64,7 @@ class Submission:
     asked: Asked
 
     @property
-    def id(self) -> str | None:
+    def id(self) -> str:
         """The statement id."""
         return self.asked.id
 

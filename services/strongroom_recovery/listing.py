@@ -14,7 +14,6 @@ from strongroom_recovery.evidence import verified_records
 from strongroom_recovery.handler import Submission, check_listing
 from strongroom_recovery.records import IndexEntry, StoredRecord
 from strongroom_recovery.release import description
-from strongroom_recovery.rosters import require_current
 
 _COMMA_BYTES: Final = 1
 
@@ -26,10 +25,10 @@ async def list_records(desk: Desk, submission: Submission, asked: ListingRequest
     """
     async with desk.database.reading() as tx:
         await desk.follower.advance(tx)
-        require_current(desk.registry, now)
+        roster = desk.registry.current_roster(now)
         await desk.verify_requester(tx, submission.statement, asked)
         try:
-            check_listing(asked, desk.registry.roster, now)
+            check_listing(asked, roster, now)
             page = await _page(desk, tx, asked, submission.digest)
         except PermanentError as error:
             return Answer("refused", desk.reply(hints, desk.rejection(submission, error, now)), error)

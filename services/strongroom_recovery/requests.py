@@ -157,11 +157,8 @@ async def _repeat(
     digest = submission.digest.hex()
     leaf, receipt = await desk.logged(tx, answered.leaf_index)
     proof = await desk.consistency(tx, hints, desk.writer.size)
-    if isinstance(leaf, RefusalLeaf) and (leaf.id, leaf.digest, leaf.code) == (
-        submission.id,
-        digest,
-        answered.code,
-    ):
+    refused = (submission.id, digest, answered.code)
+    if isinstance(leaf, RefusalLeaf) and (leaf.id, leaf.digest, leaf.code) == refused:
         refusal = refusal_again(leaf.code, answered.message or "")
         told = desk.rejection(submission, refusal, leaf.time)
         return Answer("repeated", desk.reply(hints, told, receipt, proof), refusal)

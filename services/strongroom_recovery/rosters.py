@@ -1,10 +1,10 @@
-"""The roster in force: from the configured file into the recovery log, and checked before every message."""
+"""The roster's way from the configured file into the recovery log."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from strongroom.database import Database
-from strongroom.errors import Expired, PermanentError, TransientError
+from strongroom.errors import Expired, PermanentError
 from strongroom.follower import RecoveryLogFollower
 from strongroom.leaves import RosterLeaf
 from strongroom.log_writer import LogWriter
@@ -13,20 +13,6 @@ from strongroom.registry import Registry
 from strongroom.roster import Roster
 from strongroom.settings import read_roster
 from strongroom_recovery import store
-
-
-class RosterExpired(TransientError):
-    """The roster in force has expired: no message may be judged by it, and none is lost by waiting."""
-
-    code = "roster_expired"
-
-
-def require_current(registry: Registry, now: int) -> None:
-    """Raise RosterExpired unless the roster in force is current at time `now` (seconds)."""
-    try:
-        registry.roster.check_current(now)
-    except Expired as error:
-        raise RosterExpired(error.message, hint=error.hint) from None
 
 
 class RosterFile:

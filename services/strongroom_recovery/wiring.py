@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from strongroom import broker, database
 from strongroom.crypto.keyring import FileKeyring, Keyring, read_passphrase, read_signing_key
 from strongroom.crypto.signing import SigningKey
-from strongroom.errors import ConfigurationInvalid
+from strongroom.errors import ConfigurationInvalid, Expired, RosterExpired
 from strongroom.follower import RecoveryLogFollower
 from strongroom.log_writer import LogName, LogWriter
 from strongroom.registry import Registry
@@ -63,7 +63,8 @@ async def recovery_worker(
 ) -> AsyncIterator[RecoveryWorker]:
     """Open database, trust and log, adopt the roster, and yield the worker.
 
-    Raises ConfigurationInvalid, RosterInvalid, Expired, SchemaMismatch, LogForked, DatabaseUnavailable.
+    Raises ConfigurationInvalid, RosterInvalid, SchemaMismatch, LogForked; RosterExpired and DatabaseUnavailable,
+    after which it may be tried again.
     """
     root_key = read_root_key(settings.root_key_file)
     roster = Roster.verified(read_roster(settings.roster_file), root_key)
@@ -85,18 +86,21 @@ async def recovery_worker(
             writer=writer,
             check_usable=keys.check_usable,
         )
-        await roster_file.adopt(int(clock()))
+        try:
+            await roster_file.adopt(int(clock()))
+        except Expired as error:
+            raise RosterExpired(error.message, hint=error.hint) from None
         desk = Desk(opened, registry, follower, writer, keys.sealing, keys.reply)
         yield RecoveryWorker(desk=desk, roster_file=roster_file, health=health, clock=clock)
 
 
-async def serve(settings: RecoverySettings, stop: asyncio.Event) -> None:
+async def serve(settings: RecoverySettings, stop: asyncio.Event, clock: Callable[[], float] = time.time) -> None:
     """Run the recovery worker until `stop` is set, through outages of the broker and the database."""
     keys = read_keys(settings)
     health = Health(settings.health_file)
 
     async def with_database() -> None:
-        async with recovery_worker(settings, keys, health) as worker:
+        async with recovery_worker(settings, keys, health, clock) as worker:
 
             async def with_broker() -> None:
                 # Without a current roster no message is taken: one kept in hand for long would be given up.

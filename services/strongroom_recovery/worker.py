@@ -1,7 +1,6 @@
 """The recovery worker's loop: take a message, commit, answer, acknowledge. In that order (rule 3)."""
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -15,21 +14,17 @@ from strongroom.errors import (
     PermanentError,
     ProofInvalid,
     StrongroomError,
-    TransientError,
 )
 from strongroom.logs import get_logger
 from strongroom.messages import Enrolment, ListingRequest, Request, printable
 from strongroom.replies import ROSTER_VERSION_HEADER, TREE_SIZE_HEADER
-from strongroom.service import BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN, HEARTBEAT_SECONDS, Health, unless_stopped
+from strongroom.service import HEARTBEAT_SECONDS, Health, patiently, unless_stopped
 from strongroom_recovery.desk import Answer, Desk, Hints
 from strongroom_recovery.enrolments import enrol
 from strongroom_recovery.handler import Submission, Unreadable, read
 from strongroom_recovery.listing import list_records
 from strongroom_recovery.requests import recover
-from strongroom_recovery.rosters import RosterExpired, RosterFile, require_current
-
-# The broker takes messages back after 30 minutes without acknowledgement, and counts that as a failed delivery.
-_IN_HAND_SECONDS_MAX: Final = 900.0
+from strongroom_recovery.rosters import RosterFile
 
 # What is stored is not what was accepted: nobody who asked is to blame, and somebody has to look.
 _ALARMING: Final = (ProofInvalid, CheckpointInvalid, BlobInvalid, FingerprintMismatch, KeyUnknown)
@@ -53,19 +48,19 @@ class RecoveryWorker:
         self._log = get_logger()
 
     async def prepare(self) -> None:
-        """Adopt a new roster file if there is one; call it before messages are taken.
+        """Adopt a new roster file if there is one; call it before the broker is asked for messages.
 
         Raises RosterExpired while no current roster is in force, DatabaseUnavailable, FatalError.
         """
         now = int(self._clock())
         await self._roster_file.refresh(now)
-        require_current(self._desk.registry, now)
+        self._desk.registry.current_roster(now)
 
     async def serve(self, consumer: Consumer, stop: asyncio.Event) -> None:
         """Handle messages until `stop` is set.
 
-        Raises BrokerUnavailable, RosterExpired, FatalError, and DatabaseUnavailable after a long wait or when
-        `stop` was set meanwhile. A message in hand is then delivered again.
+        Raises BrokerUnavailable, FatalError, RosterExpired between messages, and, when a message in hand had to
+        wait for too long or `stop` was set meanwhile, whatever it waited for. It is then delivered again.
         """
         outcome = "listening"
         while not stop.is_set():
@@ -81,8 +76,8 @@ class RecoveryWorker:
         Return the outcome, as `Answer` has it. Raises as `serve`.
         """
         began = time.monotonic()
-        submission = read(delivery.body)
-        answer = await self._answer_patiently(submission, _hints(delivery.headers), stop)
+        submission, hints = read(delivery.body), _hints(delivery.headers)
+        answer = await patiently(lambda: self._answer(submission, hints), stop, self._health)
         # From here on what the answer says is in the database and in the log. If this process dies now, the
         # broker delivers the message again, and the same answer is given again.
         if answer.outcome == "quarantined" and answer.refusal is not None:
@@ -92,34 +87,10 @@ class RecoveryWorker:
         self._tell(submission, answer, duration_ms=round((time.monotonic() - began) * 1000, 1))
         return answer.outcome
 
-    async def _answer_patiently(
-        self, submission: Submission | Unreadable, hints: Hints, stop: asyncio.Event
-    ) -> Answer:
-        deadline = time.monotonic() + _IN_HAND_SECONDS_MAX
-        attempt = 0
-        while True:
-            try:
-                return await self._answer(submission, hints)
-            except RosterExpired:
-                raise
-            except TransientError as error:
-                attempt += 1
-                if stop.is_set() or time.monotonic() > deadline:
-                    raise
-                ceiling = min(BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN * 2**attempt)
-                delay = random.uniform(BACKOFF_SECONDS_MIN, ceiling)  # noqa: S311 - jitter, not a secret
-                self._log.warning(
-                    "backing off",
-                    code=error.code,
-                    reason=error.message,
-                    attempt=attempt,
-                    delay_seconds=round(delay, 1),
-                )
-            self._health.beat("waiting")
-            await unless_stopped(stop, asyncio.sleep(delay), delay)
-
     async def _answer(self, submission: Submission | Unreadable, hints: Hints) -> Answer:
         """Return the answer to a message; whatever is wrong with the message ends in one."""
+        # A roster that was put in place a moment ago, perhaps to remove an officer, counts already.
+        await self.prepare()
         now = int(self._clock())
         desk = self._desk
         if isinstance(submission, Unreadable):
@@ -158,7 +129,9 @@ class RecoveryWorker:
         if refusal is None:
             self._log.info("message", **line)
             return
-        line |= {"code": refusal.code, "reason": printable(refusal.message), "hint": refusal.hint}
+        line |= {"code": refusal.code, "reason": printable(refusal.message)}
+        if refusal.hint is not None:
+            line["hint"] = refusal.hint
         if isinstance(refusal, _ALARMING):
             self._log.error("message", **line)
         else:

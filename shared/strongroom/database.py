@@ -224,13 +224,13 @@ async def _connected(url: str, connections_max: int, command_timeout_seconds: fl
         url,
         min_size=0,
         max_size=connections_max,
-        timeout=min(CONNECT_SECONDS_MAX, command_timeout_seconds),
+        timeout=CONNECT_SECONDS_MAX,
         command_timeout=command_timeout_seconds,
         target_session_attrs=SessionAttribute.read_write,
         server_settings=_SERVER_SETTINGS,
     )
     try:
-        await _check_server(pool, command_timeout_seconds)
+        await _check_server(pool)
         yield Database(pool, acquire_timeout_seconds=command_timeout_seconds)
         with suppress(Exception):  # whatever was committed stays so, however the connections end
             async with asyncio.timeout(CLOSE_SECONDS_MAX):
@@ -239,11 +239,11 @@ async def _connected(url: str, connections_max: int, command_timeout_seconds: fl
         pool.terminate()
 
 
-async def _check_server(pool: "asyncpg.Pool[asyncpg.Record]", timeout_seconds: float) -> None:
+async def _check_server(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
     failure: StrongroomError
     try:
         await pool
-        async with pool.acquire(timeout=timeout_seconds) as connection:
+        async with pool.acquire(timeout=CONNECT_SECONDS_MAX) as connection:
             version = connection.get_server_version().major
     except OSError as error:  # before ValueError: a certificate that does not verify is both
         failure = translated(error)

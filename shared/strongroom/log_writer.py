@@ -136,10 +136,7 @@ class LogWriter:
         # A statement of its own: the one that waited for the lock does not see what was committed meanwhile.
         row = await tx.fetch_row(self._queries["head"])
         head = self._head
-        if row is not None and self._appended is not None and row["note"] == self._appended.checkpoint_note:
-            # Another transaction of this process has committed and did not come to `committed` yet.
-            self._opened = _Head(self._appended.frontier, self._appended.checkpoint_note)
-        elif row is None or row["note"] != head.note:
+        if row is None or row["note"] != head.note:
             known = Checkpoint(self._origin, head.frontier.size, head.root)
             self._opened = await self._continued(tx, known, row)
         self._holder, self._appended = tx, None

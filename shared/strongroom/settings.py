@@ -83,6 +83,8 @@ def read_root_key(path: Path) -> bytes:
         key = decode_base64(path.read_text().strip(), "root key")
     except OSError as error:
         raise ConfigurationInvalid(f"root key: {error.strerror}: {path}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationInvalid(f"root key: is no text: {path}") from None
     except MalformedStatement as error:
         raise ConfigurationInvalid(f"{error.message}: {path}") from None
     if len(key) != PUBLIC_KEY_BYTES:

@@ -82,8 +82,10 @@ async def test_an_overlooked_error_of_a_query_is_not_committed_over(database: Fr
         with pytest.raises(SchemaMismatch, match="no_such_table"):  # noqa: PT012
             async with opened.transaction() as tx:
                 await tx.execute(INSERT, 0, b"leaf")
-                with pytest.raises(SchemaMismatch):
+                with pytest.raises(SchemaMismatch, match="no_such_table"):
                     await tx.fetch("SELECT * FROM no_such_table")
+                with pytest.raises(SchemaMismatch, match="no_such_table"):
+                    await tx.execute(INSERT, 1, b"leaf")
         assert await count(recovery(database)) == 0
 
 
@@ -279,7 +281,7 @@ async def test_a_terminated_connection_is_replaced(database: FreshDatabase) -> N
 
 async def test_a_query_without_an_answer_is_given_up(database: FreshDatabase) -> None:
     """The command timeout ends a query that hangs, and the connection works again afterwards."""
-    async with connect(recovery(database), connections_max=1, command_timeout_seconds=0.2) as opened:
+    async with connect(recovery(database), connections_max=1, command_timeout_seconds=1) as opened:
         with pytest.raises(DatabaseUnavailable, match="in time"):
             async with opened.transaction() as tx:
                 await tx.fetch("SELECT pg_sleep(60)")
@@ -290,7 +292,7 @@ async def test_a_query_without_an_answer_is_given_up(database: FreshDatabase) ->
 async def test_waiting_for_a_connection_has_an_end(database: FreshDatabase) -> None:
     """With every connection in use the next transaction is told to try later."""
     async with (
-        connect(recovery(database), connections_max=1, command_timeout_seconds=0.2) as opened,
+        connect(recovery(database), connections_max=1, command_timeout_seconds=1) as opened,
         opened.reading(),
     ):
         with pytest.raises(DatabaseUnavailable):
@@ -358,6 +360,51 @@ async def test_a_server_that_takes_no_writes_is_not_connected_to(database: Fresh
                 pytest.fail("used a connection of before the failover")
 
 
+async def test_an_old_server_is_refused(database: FreshDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server of an earlier major version than the oldest supported is not worked with."""
+    monkeypatch.setattr("strongroom.database.SERVER_VERSION_MIN", 1000)
+    with pytest.raises(SchemaMismatch, match="1000 or later is needed"):
+        async with connect(recovery(database)):
+            pytest.fail("connected to an old server")
+
+
+# ---- BEGIN and ROLLBACK ----
+
+
+async def test_a_connection_that_breaks_at_begin_is_replaced(database: FreshDatabase) -> None:
+    """A transaction that could not begin is unavailable; the next one gets another connection."""
+    async with Relay(recovery(database)).listening() as relay, connect(relay.url, connections_max=1) as opened:
+        relay.lose_request()
+        with pytest.raises(DatabaseUnavailable):
+            async with opened.transaction():
+                pytest.fail("began on a broken connection")
+        async with opened.transaction() as tx:
+            await tx.execute(INSERT, 0, b"leaf")
+    assert await count(recovery(database)) == 1
+
+
+@pytest.mark.parametrize("at", ["BEGIN", "ROLLBACK"])
+async def test_a_connection_that_was_cancelled_is_not_used_again(database: FreshDatabase, at: str) -> None:
+    """Cancelled inside BEGIN or ROLLBACK, nobody knows whether it is in a transaction: it is thrown away."""
+    async with Relay(recovery(database)).listening() as relay, connect(relay.url, connections_max=1) as opened:
+
+        async def block() -> None:
+            if at == "BEGIN":
+                relay.keep_answer()
+            async with opened.transaction() as tx:
+                await tx.execute(INSERT, 0, b"leaf")
+                relay.keep_answer()
+                raise ZeroDivisionError
+
+        task = asyncio.create_task(block())
+        await relay.seen.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with opened.transaction() as tx:
+            assert await tx.fetch_value(COUNT) == 0
+
+
 # ---- COMMIT, in pairs: it failed and nothing is stored; it failed and everything is stored ----
 
 
@@ -388,7 +435,7 @@ async def test_a_commit_without_an_answer_in_time_is_unknown(database: FreshData
     """The server commits, its answer hangs until the timeout: CommitUnknown."""
     async with (
         Relay(recovery(database)).listening() as relay,
-        connect(relay.url, command_timeout_seconds=0.5) as opened,
+        connect(relay.url, command_timeout_seconds=1) as opened,
     ):
         with pytest.raises(CommitUnknown, match="in time"):  # noqa: PT012
             async with opened.transaction() as tx:
@@ -415,6 +462,42 @@ async def test_a_cancelled_commit_is_unknown(database: FreshDatabase) -> None:
     assert await count(recovery(database)) == 1
 
 
+async def test_a_connection_that_was_lost_before_commit_has_stored_nothing(database: FreshDatabase) -> None:
+    """When COMMIT cannot even be sent, that is certain: try again later."""
+    async with connect(recovery(database)) as opened:
+        with pytest.raises(DatabaseUnavailable):  # noqa: PT012
+            async with opened.transaction() as tx:
+                await tx.execute(INSERT, 0, b"leaf")
+                tx._connection.terminate()
+    assert await count(recovery(database)) == 0
+
+
+async def test_a_commit_that_cannot_be_sent_whole_is_unknown(
+    database: FreshDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of the network while COMMIT is on its way leaves it open whether it arrived."""
+
+    async def fail(*_: object) -> str:
+        raise BrokenPipeError
+
+    async with connect(recovery(database)) as opened:
+        with pytest.raises(CommitUnknown, match="lost"):  # noqa: PT012
+            async with opened.transaction() as tx:
+                await tx.execute(INSERT, 0, b"leaf")
+                monkeypatch.setattr(asyncpg.Connection, "execute", fail)
+
+
+async def test_a_silent_rollback_is_no_commit(database: FreshDatabase) -> None:
+    """COMMIT of a transaction that failed unnoticed is answered with ROLLBACK, and that is believed."""
+    async with connect(recovery(database)) as opened:
+        with pytest.raises(StateCorrupt, match="rolled back where it was told to commit"):  # noqa: PT012
+            async with opened.transaction() as tx:
+                await tx.execute(INSERT, 0, b"leaf")
+                with pytest.raises(asyncpg.UndefinedTableError):
+                    await tx._connection.execute("SELECT * FROM nowhere")
+    assert await count(recovery(database)) == 0
+
+
 async def test_a_deferred_constraint_fails_in_commit_for_certain(database: FreshDatabase) -> None:
     """An error that the server gives in answer to COMMIT is no unknown: nothing is stored."""
     await as_superuser(
@@ -436,7 +519,11 @@ async def _insert(url: str) -> None:
 async def _hang_in_commit(server: PrivatePostgres) -> tuple[asyncio.Task[None], int]:
     """Commit a row on a server that waits for a standby it does not have; return the task and its backend."""
     await migrate(server.url("strongroom_owner"))
-    await as_superuser(server, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    await as_superuser(
+        server,
+        "ALTER SYSTEM SET synchronous_standby_names = 'nobody'",
+        "ALTER SYSTEM SET client_min_messages = 'error'",
+    )
     await asyncio.to_thread(server.restart)
     task = asyncio.create_task(_insert(server.url("strongroom_recovery")))
     waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"

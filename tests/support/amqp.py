@@ -3,7 +3,7 @@
 import asyncio
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from aiormq.abc import AbstractChannel, ChannelFrame
 from pamqp.commands import Basic
@@ -88,3 +88,32 @@ async def tcp_server(
         for writer in writers:
             writer.close()
         await server.wait_closed()
+
+
+@asynccontextmanager
+async def proxy(to_port: int, host: str = "127.0.0.1") -> AsyncIterator[tuple[int, asyncio.Event]]:
+    """Forward a port of our own to a server; once the event is set, everything sent either way vanishes, ends too."""
+    silence, end = asyncio.Event(), asyncio.Event()
+    onward: list[asyncio.StreamWriter] = []
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                if not silence.is_set():
+                    writer.write(data)
+        if silence.is_set():
+            await end.wait()
+        writer.close()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", to_port)
+        onward.append(to_server)
+        await asyncio.gather(pump(reader, to_server), pump(from_server, writer))
+
+    async with tcp_server(forward, host) as port:
+        try:
+            yield port, silence
+        finally:
+            end.set()
+            for writer in onward:
+                writer.close()

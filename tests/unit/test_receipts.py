@@ -71,6 +71,12 @@ def test_what_is_no_receipt_is_refused(document: Any) -> None:
         verify(document)
 
 
+def test_a_further_member_is_refused() -> None:
+    """A receipt that is valid but for a member that nobody checks is none."""
+    with pytest.raises(ProofInvalid, match="members"):
+        verify({**receipt(4, LEAVES).to_document(), "note": ""})
+
+
 def test_a_leaf_has_a_limit() -> None:
     """The longest leaf verifies, and one that is a byte longer is refused."""
     assert verify(receipt(0, [b"x" * LEAF_BYTES_MAX]).to_document()).index == 0

@@ -279,7 +279,7 @@ def driver_errors_as_ours(where: str) -> Iterator[None]:
     try:
         yield
     except (PublishError, ChannelNotFoundEntity) as error:
-        raise Unroutable(f"{where} has no place for this: {_reason(error)}", hint=_APPLY_HINT) from None
+        raise Unroutable(f"{where} has no place for this: {broker_words(error)}", hint=_APPLY_HINT) from None
     except DeliveryError:
         raise BrokerUnavailable(f"{where} refused the message: its queue is full") from None
     except TimeoutError:
@@ -294,7 +294,7 @@ def driver_errors_as_ours(where: str) -> Iterator[None]:
             f"{where} refused the login", hint="check user name and password of the broker URL"
         ) from None
     except _DRIVER_ERRORS as error:
-        raise BrokerUnavailable(f"the connection to {where} failed: {_reason(error)}") from None
+        raise BrokerUnavailable(f"the connection to {where} failed: {broker_words(error)}") from None
 
 
 def _address(url: str) -> tuple[str, str] | None:
@@ -309,7 +309,7 @@ def _address(url: str) -> tuple[str, str] | None:
     return None
 
 
-def _reason(error: BaseException) -> str:
+def broker_words(error: BaseException) -> str:
     """Say why in the words of the broker or the operating system; the driver's own may hold anything."""
     if isinstance(error, aiormq.AMQPError | OSError) and not isinstance(error, ProtocolSyntaxError):
         words = " ".join(str(part) for part in error.args if isinstance(part, str | int))

@@ -102,10 +102,9 @@ class Consumer:
     ) -> list[Delivery]:
         """Wait for a delivery, then return it with those that arrived close behind it, in order of delivery.
 
-        The batch ends at `count_max` deliveries, or when nothing arrives for `LULL_SECONDS`, or when the
-        broker may send no more before something is settled (prefetch), or `wait_seconds_max` after the first.
-        So a lone message is handed over about a millisecond after it came, while under load batches grow as
-        far as they may. Cancelling loses nothing. Only one task may wait here.
+        The batch ends at `count_max` deliveries, or when nothing arrives for `LULL_SECONDS`, or `wait_seconds_max`
+        after the first. So a lone message is handed over about a millisecond after it came, while under load
+        batches grow as far as they may. Cancelling loses nothing. Only one task may wait here.
 
         Args:
             count_max: the largest batch; a prefetch of twice as many keeps the next one coming meanwhile.
@@ -121,7 +120,7 @@ class Consumer:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_seconds_max
         seen = 0
-        while seen < len(self._arrived) < count_max and self._may_receive_more() and loop.time() < deadline:
+        while seen < len(self._arrived) < count_max and loop.time() < deadline:
             seen = len(self._arrived)
             await asyncio.sleep(LULL_SECONDS)
         self._raise_if_lost()
@@ -225,9 +224,6 @@ class Consumer:
             delivery_tag=message.delivery_tag or 0,
             consumer_tag=self._consumer_tag,
         )
-
-    def _may_receive_more(self) -> bool:
-        return len(self._unsettled) + len(self._arrived) < self._prefetch_count
 
     def _check_mine(self, delivery: Delivery) -> AbstractChannel:
         channel = self._raise_if_lost()

@@ -1,13 +1,12 @@
 """Declaring the topology, and comparing a broker with it; agents and workers declare nothing."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
 from aiormq.abc import AbstractChannel
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, ChannelPreconditionFailed
 
-from strongroom.broker.connection import Connection
+from strongroom.broker.connection import Connection, broker_words
 from strongroom.errors import ConfigurationInvalid
 from strongroom.topology import EXCHANGES, QUEUES, Exchange, Queue
 
@@ -114,9 +113,10 @@ async def _bind(connection: Connection) -> None:
 
 
 def _finding(subject: str, problem: Exception) -> Finding:
-    words = " ".join(str(part) for part in problem.args)
     if isinstance(problem, ChannelNotFoundEntity):
         return Finding(subject, "missing", "run strongroom broker apply")
     if isinstance(problem, ChannelAccessRefused):
         return Finding(subject, "this user may not look at it", "import the definitions document")
-    return Finding(subject, f"different ({words})", "drain it, delete it, and run strongroom broker apply")
+    return Finding(
+        subject, f"different ({broker_words(problem)})", "drain it, delete it, and run strongroom broker apply"
+    )

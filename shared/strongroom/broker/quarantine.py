@@ -33,7 +33,8 @@ _REASON_CHARACTERS_MAX = 500
 _SHORT_TEXT_BYTES_MAX = 255
 _HEADERS_MAX = 32
 _INTEGER_BITS_MAX = 63
-_ALL_TAGS = 0
+_RETURNING_SECONDS_MAX = 5.0
+_LOOKING_SECONDS = 0.01
 _EPOCH = datetime.fromtimestamp(0, UTC)
 # Routed upon (CC, BCC), counted upon (x-death and its kin) or written by us: whoever passes them on changes
 # what happens to the copy.
@@ -118,8 +119,8 @@ async def peek(connection: Connection, limit: int) -> list[Quarantined]:
         Unroutable: there is no quarantine.
     """
     found: list[Quarantined] = []
-    async with _taking(connection) as channel:
-        while len(found) < limit and (message := await _get(connection, channel)) is not None:
+    async with _taking(connection) as taking:
+        while len(found) < limit and (message := await _get(connection, taking)) is not None:
             found.append(_quarantined(message))
     return sorted(found, key=lambda one: (one.quarantined_at or _EPOCH, one.id))
 
@@ -162,11 +163,9 @@ async def drop(connection: Connection, ids: Collection[str]) -> frozenset[str]:
 
 async def _take(connection: Connection, ids: Collection[str], publishing: AbstractChannel | None) -> frozenset[str]:
     found: set[str] = set()
-    async with _taking(connection) as channel:
-        async with connection.asking():
-            depth = (await channel.queue_declare(QUARANTINE_QUEUE, passive=True)).message_count or 0
-        for _ in range(depth):
-            message = await _get(connection, channel)
+    async with _taking(connection) as taking:
+        for _ in range(taking.ready):
+            message = await _get(connection, taking)
             if message is None:
                 break
             one = _quarantined(message)
@@ -178,27 +177,55 @@ async def _take(connection: Connection, ids: Collection[str], publishing: Abstra
                 )
                 await connection.publish(publishing, EXCHANGE, one.routing_key, one.body, properties)
             async with connection.asking():
-                await channel.basic_ack(message.delivery_tag or 0)
+                await taking.channel.basic_ack(message.delivery_tag or 0)
+            taking.removed += 1
             found.add(one.id)
     return frozenset(found)
 
 
+@dataclass(slots=True)
+class _Taking:
+    """A channel that takes messages from a queue that held `ready` of them, and the number that it removed."""
+
+    channel: AbstractChannel
+    ready: int
+    removed: int = 0
+
+
 @asynccontextmanager
-async def _taking(connection: Connection) -> AsyncIterator[AbstractChannel]:
-    """Open a channel for taking messages; what is not acknowledged at the end goes back."""
+async def _taking(connection: Connection) -> AsyncIterator[_Taking]:
+    """Open a channel for taking messages; what is not acknowledged at the end is back when this ends."""
     channel = await connection.channel(confirms=False)
+    taking = _Taking(channel, await _ready(connection, channel))
     try:
-        yield channel
+        yield taking
     finally:
         with suppress(StrongroomError):
-            async with connection.asking():
-                await channel.basic_nack(_ALL_TAGS, multiple=True)
-        await _close(connection, channel)
+            await _close(connection, channel)
+            await _returned(connection, taking)
 
 
-async def _get(connection: Connection, channel: AbstractChannel) -> DeliveredMessage | None:
+async def _returned(connection: Connection, taking: _Taking) -> None:
+    """Wait until what was given back is in the queue again: the broker does that later, a few at a time.
+
+    Somebody else may take messages meanwhile, so this does not wait for long.
+    """
+    watching = await connection.channel(confirms=False)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_RETURNING_SECONDS_MAX):
+            while await _ready(connection, watching) < taking.ready - taking.removed:  # noqa: ASYNC110  no event says so
+                await asyncio.sleep(_LOOKING_SECONDS)
+    await _close(connection, watching)
+
+
+async def _ready(connection: Connection, channel: AbstractChannel) -> int:
     async with connection.asking():
-        message = await channel.basic_get(QUARANTINE_QUEUE)
+        return (await channel.queue_declare(QUARANTINE_QUEUE, passive=True)).message_count or 0
+
+
+async def _get(connection: Connection, taking: _Taking) -> DeliveredMessage | None:
+    async with connection.asking():
+        message = await taking.channel.basic_get(QUARANTINE_QUEUE)
     return None if isinstance(message.delivery, Basic.GetEmpty) else message
 
 

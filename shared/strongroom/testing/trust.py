@@ -106,6 +106,8 @@ class FakeTrust:
         replaces: bool = False,
         signers: Sequence[str] | None = None,
         life_seconds: int = 3600,
+        broker_url: str = "amqp://fleet:no-secret@broker.example/strongroom",
+        broker_ca: str | None = None,
     ) -> bytes:
         """Return an invitation file (SPEC 2.6), signed by as many officers as policy asks or by `signers`."""
         one_time_key = SigningKey.generate()
@@ -128,6 +130,6 @@ class FakeTrust:
                 "one_time_key": b64encode(one_time_key.seed().expose()).decode(),
                 "root_key": b64encode(self.root.public_key).decode(),
                 "roster": self.roster.statement.document(),
-                "broker": {"url": "amqp://fleet:no-secret@broker.example/strongroom", "ca": None},
+                "broker": {"url": broker_url, "ca": broker_ca},
             }
         )

@@ -7,10 +7,17 @@ import pytest
 from tests.support.agents import Clock
 
 from strongroom.testing import FakeAuthority
+from strongroom_agent import patience
 from strongroom_agent.agent import Agent
 from strongroom_agent.enrolment import Enrolled, enrol
 from strongroom_agent.home import Home
 from strongroom_agent.identity import attach, create_officer_home
+
+
+@pytest.fixture(autouse=True)
+def _without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts follow each other at once."""
+    monkeypatch.setattr(patience, "FIRST_PAUSE_SECONDS_MAX", 0.0)
 
 
 @pytest.fixture

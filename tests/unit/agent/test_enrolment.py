@@ -218,6 +218,32 @@ async def test_a_wrong_broker_in_a_file_is_corrected_by_the_next_file(host: Host
     assert done.home.broker_ca.read_text() == "CA\n"
 
 
+async def test_the_next_file_may_be_older_than_what_an_answer_brought(host: Host, authority: FakeAuthority) -> None:
+    """The refusal came with a newer roster than the officer had; the newest stays."""
+    first = authority.invitation_file("laptop-0417")
+    second = authority.invitation_file("laptop-0417", replaces=True)
+    await Host(host.path.with_name("other"), authority, host.clock).enrol(first)
+    authority.renew_roster()
+    with pytest.raises(Rejected):
+        await host.enrol(first)
+    done = await host.enrol(second)
+    assert done.roster_version == 2
+
+
+async def test_the_next_file_may_be_for_a_broker_that_the_systems_cas_vouch_for(
+    host: Host, authority: FakeAuthority
+) -> None:
+    """The CA of the first file goes away with its broker."""
+    authority.alter = lost
+    with pytest.raises(NoAnswer):
+        await host.enrol(authority.invitation_file("laptop-0417", broker_ca="CA\n"))
+    assert Home.open(host.path).broker_ca is not None
+    authority.alter = once(lost)
+    with pytest.raises(NoAnswer):
+        await host.enrol(authority.invitation_file("laptop-0417"))
+    assert Home.open(host.path).broker_ca is None
+
+
 async def test_an_officers_home_is_not_enrolled(
     authority: FakeAuthority, officer_home: object, clock: Clock, tmp_path: Path
 ) -> None:

@@ -127,7 +127,7 @@ async def test_without_broker_the_key_stays_spooled_and_later_goes_out_once(
 ) -> None:
     """Nothing is lost and nothing is raised; the reason is kept."""
     authority.broker_down = True
-    done = await agent.escrow([key()], wait_seconds=0.01)
+    done = await agent.escrow([key()], wait_seconds=0.02)
     assert isinstance(done.error, BrokerUnavailable)
     assert (done.spooled, done.exit_code) == (1, ExitCode.TRY_LATER)
     assert done.records[0].last_error == f"broker_unavailable: {done.error.message}"
@@ -141,7 +141,7 @@ async def test_without_worker_the_key_stays_spooled_and_repeats_store_one_record
 ) -> None:
     """The copies in the queue all hold the same statement."""
     authority.workers_stopped = True
-    done = await agent.escrow([key()], wait_seconds=0.3)
+    done = await agent.escrow([key()], wait_seconds=0.02)
     assert isinstance(done.error, NoAnswer)
     assert done.exit_code is ExitCode.TRY_LATER
     assert len(authority.queue) >= 1
@@ -170,7 +170,7 @@ async def test_one_lost_answer_does_not_hold_up_the_others(agent: Agent, authori
         return None if victim.encode() in parse_envelope(message.body).body else reply
 
     authority.alter = lose_victim
-    report = await agent.sync(wait_seconds=0.01, compare=False)
+    report = await agent.sync(wait_seconds=0.02, compare=False)
     assert (report.delivery.stored, report.delivery.spooled) == (1, 1)
     assert report.delivery.records[0].statement == victim
 
@@ -178,7 +178,7 @@ async def test_one_lost_answer_does_not_hold_up_the_others(agent: Agent, authori
 async def test_a_home_in_use_leaves_the_key_spooled(agent: Agent, enrolled: Enrolled) -> None:
     """Two processes never publish for one home at once; the key is safe all the same."""
     with enrolled.home.lock():
-        done = await agent.escrow([key()], wait_seconds=0.01)
+        done = await agent.escrow([key()], wait_seconds=0.02)
     assert isinstance(done.error, Busy)
     assert (done.spooled, done.exit_code) == (1, ExitCode.TRY_LATER)
 

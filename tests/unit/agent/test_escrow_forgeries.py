@@ -171,8 +171,12 @@ def from_log(log: FakeLog) -> Alteration:
 
 def in_turn(*alterations: Alteration) -> Alteration:
     """Alter each answer in another way."""
-    left = list(alterations)
-    return lambda message, reply: left.pop(0)(message, reply)
+    left = iter(alterations)
+
+    def alter(message: FakeMessage, reply: Reply) -> Reply | bytes | None:
+        return next(left)(message, reply)
+
+    return alter
 
 
 async def forked(agent: Agent, authority: FakeAuthority, log: FakeLog) -> Delivery:
@@ -279,6 +283,17 @@ async def test_answers_of_different_sizes_are_all_proven_under_one_history(
     assert kept.note == authority.escrow_log.checkpoint()
     assert {row.tree_size for row in agent._spool.overview(None)} == {10}
     assert sizes(authority) == [0] * 10 + [10] * 9
+
+
+async def test_what_is_asked_for_again_goes_alone(
+    agent: Agent, authority: FakeAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing new moves the log on meanwhile, so asking once more is enough: at most twice as many messages."""
+    for _ in range(8):
+        await agent.escrow([key()], wait_seconds=0)
+    monkeypatch.setattr(delivery, "WINDOW_STATEMENTS_MAX", 4)
+    assert (await agent.sync(compare=False)).delivery.stored == 8
+    assert sizes(authority) == [0] * 4 + [4] * 3 + [4] * 4 + [8] * 3
 
 
 async def test_a_late_copy_of_an_earlier_answer_is_no_fork(agent: Agent, authority: FakeAuthority) -> None:

@@ -1,10 +1,12 @@
+import errno
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from strongroom.errors import Busy, ConfigurationInvalid
+from strongroom.errors import Busy, ConfigurationInvalid, TransientError
 from strongroom_agent.enrolment import Enrolled
 from strongroom_agent.home import Config, Home, Role, default_home, write_atomically
 from strongroom_agent.identity import create_officer_home
@@ -103,9 +105,38 @@ def test_a_held_home_is_busy_for_everybody_else_until_it_is_let_go(home: Home) -
 def test_a_lock_is_not_followed_through_a_symbolic_link(home: Home, tmp_path: Path) -> None:
     """Nobody can make this process open another file."""
     (home.path / "lock").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(OSError, match="lock"), home.lock():
+    with pytest.raises(ConfigurationInvalid, match="lock"), home.lock():
         pass
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_place_that_is_no_folder_is_no_home(tmp_path: Path) -> None:
+    """Neither to open nor to make one."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationInvalid, match="no Strongroom home"):
+        Home.open(tmp_path / "file")
+    with pytest.raises(ConfigurationInvalid):
+        create_officer_home(tmp_path / "file" / "home", "officer-1", passphrase=None)
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [(errno.ENOSPC, TransientError), (errno.EIO, TransientError), (errno.EACCES, ConfigurationInvalid)],
+)
+def test_what_the_operating_system_refuses_is_told_in_our_words(
+    home: Home, monkeypatch: pytest.MonkeyPatch, number: int, error: type[Exception]
+) -> None:
+    """A full disk is worth another try; a forbidden place is not. The configuration stays as it was."""
+
+    def refuse(_descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse)
+        with pytest.raises(error, match=os.strerror(number)) as caught:
+            home.write_config(replace(CONFIG, name="other"))
+    assert type(caught.value) is error
+    assert Home.open(home.path).config == CONFIG
 
 
 def test_the_home_is_named_by_the_environment_then_by_xdg_then_by_the_user(

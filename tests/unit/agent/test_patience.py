@@ -2,7 +2,15 @@ import pytest
 
 from strongroom.errors import BrokerUnavailable, NoAnswer, ReplyInvalid
 from strongroom_agent import patience
-from strongroom_agent.patience import FIRST_PAUSE_SECONDS_MAX, PAUSE_SECONDS_MAX, patiently, seconds_left
+from strongroom_agent.patience import PAUSE_SECONDS_MAX, patiently, seconds_left
+
+FIRST = 0.25
+
+
+@pytest.fixture(autouse=True)
+def _with_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what tests of agents do without."""
+    monkeypatch.setattr(patience, "FIRST_PAUSE_SECONDS_MAX", FIRST)
 
 
 class Failing:
@@ -48,7 +56,7 @@ async def test_pauses_are_drawn_from_nothing_to_a_bound_that_doubles_up_to_its_l
     """Full jitter; every attempt is given the same deadline."""
     attempt, pauses = Failing(*[NoAnswer("none") for _ in range(8)]), Pauses()
     await patiently(attempt, wait_seconds=1000, sleep=pauses.sleep, draw=pauses.draw)
-    expected = [min(PAUSE_SECONDS_MAX, FIRST_PAUSE_SECONDS_MAX * 2**n) for n in range(8)]
+    expected = [min(PAUSE_SECONDS_MAX, FIRST * 2**n) for n in range(8)]
     assert pauses.slept == expected
     assert set(pauses.least) == {0.0}
     assert len(set(attempt.deadlines)) == 1
@@ -59,7 +67,7 @@ async def test_the_last_error_is_raised_when_a_pause_would_pass_the_deadline() -
     attempt, pauses = Failing(NoAnswer("first"), BrokerUnavailable("second")), Pauses()
     with pytest.raises(BrokerUnavailable, match="second"):
         await patiently(attempt, wait_seconds=0.4, sleep=pauses.sleep, draw=pauses.draw)
-    assert pauses.slept == [FIRST_PAUSE_SECONDS_MAX]
+    assert pauses.slept == [FIRST]
 
 
 async def test_an_error_that_would_come_again_is_raised_at_once() -> None:

@@ -1,0 +1,236 @@
+"""What every command owes its users: help with an example, JSON for programs, exit codes, errors that say what next."""
+
+import asyncio
+import json
+import re
+import secrets
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import click
+import pytest
+from deploy.local.trial import Trial
+from tests.e2e.conftest import Enrol
+from tests.support.command import Command, Outcome
+
+from strongroom import broker as amqp
+from strongroom.errors import ExitCode
+from strongroom.topology import routing_key
+from strongroom_cli.app import cli
+
+README = Path(__file__).parents[2] / "README.md"
+
+Words = tuple[str, ...]
+
+# What the JSON document of each command is called.
+KINDS: Final[dict[Words, str]] = {
+    ("enrol",): "enrolment",
+    ("escrow",): "escrow",
+    ("seal",): "escrow",
+    ("open",): "open",
+    ("sync",): "sync",
+    ("status",): "status",
+    ("records",): "records",
+    ("recover",): "recovery",
+    ("officer", "trust"): "officer",
+    ("authority", "init"): "roster",
+    ("authority", "show"): "roster",
+    ("db", "migrate"): "migration",
+    ("db", "check"): "schema",
+    ("broker", "apply"): "topology",
+    ("broker", "check"): "topology",
+    ("quarantine", "list"): "quarantine",
+    ("quarantine", "show"): "quarantined",
+    ("quarantine", "requeue"): "quarantine",
+    ("quarantine", "drop"): "quarantine",
+    ("doctor",): "doctor",
+}
+
+
+def commands(group: click.Group = cli, words: Words = ()) -> Iterator[tuple[Words, click.Command]]:
+    """Every command below a group, with the words that call it."""
+    for name, command in group.commands.items():
+        yield (*words, name), command
+        if isinstance(command, click.Group):
+            yield from commands(command, (*words, name))
+
+
+def test_every_command_explains_itself(strongroom: Command) -> None:
+    """`--help` of every command and group ends with 0; that of every command has an example that names it."""
+    every = [*commands()]
+    assert len(every) > 25
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        told = list(pool.map(lambda each: strongroom(*each[0], "--help").done(), every))
+    for (words, command), outcome in zip(every, told, strict=True):
+        text = " ".join(outcome.out.decode().split())
+        assert f"Usage: strongroom {' '.join(words)}" in text
+        if not isinstance(command, click.Group):
+            assert re.search(rf"Example: `[^`]*strongroom {' '.join(words)}", text), text
+
+
+def test_the_exit_codes_are_the_documented_ones(strongroom: Command) -> None:
+    """README, `strongroom --help` and the code name the same exit codes."""
+    expected = {code.value for code in ExitCode}
+    told = " ".join(strongroom("--help").done().out.decode().split())
+    written = re.search(r"^## Exit codes\n+(.+)$", README.read_text(), re.MULTILINE)
+    assert written is not None
+    assert {int(code) for code in re.findall(r"(?:^|· )(\d+) ", written[1].split(". ")[0])} == expected
+    assert {int(code) for code in re.findall(r"(\d+) [a-z]", told.partition("Exit codes:")[2])} == expected
+
+
+async def _submit_garbage(trial: Trial) -> None:
+    """Send a message that no worker can accept, and wait for the rejection."""
+    url, ca_file = trial.stack.broker.url("fleet"), trial.stack.broker.ca_file
+    async with (
+        amqp.connect(url, ca_file=ca_file, name="garbage", timeout_seconds=10) as connection,
+        amqp.Requester(connection) as requester,
+    ):
+        key = routing_key("escrow", "somebody")
+        await requester.submit(key, b"garbage", message_id="garbage", headers={}, expiration_seconds=None)
+        await requester.answer("garbage", 60)
+
+
+def test_every_command_speaks_json(trial: Trial, place: Path, strongroom: Command, operator: Command) -> None:
+    """`-o json` gives one document that says its schema and kind; no command with that option is left out."""
+    documents: dict[Words, dict[str, object]] = {}
+
+    def run(words: Words, *arguments: str, home: str | None = None, code: int = 0) -> dict[str, object]:
+        needs_servers = words[0] in {"db", "broker", "quarantine", "doctor"}
+        outcome = (operator if needs_servers else strongroom)(*words, *arguments, "-o", "json", home=home).done(
+            code
+        )
+        documents[words] = outcome.document
+        return outcome.document
+
+    (place / "k").write_bytes(secrets.token_bytes(32))
+    invitation = strongroom("invite", "speaks-json", home=".local/officer-1").done().out
+    (place / "inv.json").write_bytes(invitation)
+    assert run(("enrol",), "inv.json", home="h")["principal"] == "speaks-json"
+    assert run(("escrow",), "k", "--name", "disk", home="h")["stored"] == 1
+    assert run(("seal",), "k", home="h")["stored"] == 1
+    assert run(("open",), "k.age", "--output-file", "k2", home="h")["path"] == "k2"
+    assert run(("sync",), home="h")["compared"] is True
+    assert run(("status",), home="h")["enrolled"] is True
+    listed = run(("records",), home="h")["records"]
+    assert isinstance(listed, list)
+    assert sorted(each["kind"] for each in listed) == ["age-identity", "key"]
+    assert run(("recover",), "--name", "disk", "--out", "k3", home="h")["out"] == "k3"
+
+    card = strongroom("officer", "init", "dora", home="dora").done()
+    (place / "dora.json").write_bytes(card.out)
+    assert json.loads(card.out)["name"] == "dora"
+    found = ("keys", "--authority", "new.example.org", "--officer", "dora.json", "--replacement-signatures", "1")
+    assert run(("authority", "init"), *found, "--no-passphrase")["authority"] == "new.example.org"
+    shown = run(("authority", "show"), "keys/roster.json", "--root-key", "keys/root.pub")
+    assert shown == {**documents["authority", "init"]}
+    (place / "url").write_text("amqps://officer:x@localhost/strongroom")
+    trust = ("keys/roster.json", "--root-key", "keys/root.pub", "--broker-url-file", "url")
+    assert run(("officer", "trust"), *trust, home="dora")["name"] == "dora"
+
+    assert run(("db", "migrate"))["applied"] == []
+    assert run(("db", "check"))["ok"] is True
+    assert run(("broker", "apply"))["applied"] is True
+    assert run(("broker", "check"))["findings"] == []
+    assert run(("doctor",), home="h")["ok"] is True
+
+    asyncio.run(_submit_garbage(trial))
+    messages = run(("quarantine", "list"))["messages"]
+    assert isinstance(messages, list)
+    (bad,) = [each for each in messages if each["routing_key"] == "v1.escrow.somebody"]
+    assert bad["code"] == "malformed"
+    assert run(("quarantine", "show"), bad["id"])["code"] == "malformed"
+    assert run(("quarantine", "requeue"), bad["id"])["requeued"] == [bad["id"]]
+    # The worker finds it as bad as before, under the same id.
+    asyncio.run(_submit_garbage(trial))
+    assert bad["id"] in run(("quarantine", "drop"), "--yes", bad["id"])["dropped"]  # type: ignore[operator]
+
+    assert {words: document["kind"] for words, document in documents.items()} == KINDS
+    has_output = {words for words, each in commands() if any(p.name == "output" for p in each.params)}
+    assert set(KINDS) == has_output
+
+
+ERROR = re.compile(r"error: [^\n]+\n(  next: [^\n]+\n)?")
+
+
+def assert_said(outcome: Outcome, code: ExitCode) -> None:
+    """An error is one line `error:`, perhaps one line `next:`, and nothing else."""
+    outcome.done(code)
+    assert outcome.out == b""
+    assert ERROR.fullmatch(outcome.err), outcome.err
+
+
+def assert_said_in_json(outcome: Outcome, code: ExitCode) -> None:
+    """With `-o json` an error is one document on standard error with code, message and hint."""
+    outcome.done(code)
+    assert outcome.out == b""
+    assert outcome.error.keys() == {"code", "message", "hint"}
+
+
+def test_every_error_has_its_exit_code_and_says_what_next(
+    trial: Trial, place: Path, strongroom: Command, operator: Command, enrolled: Enrol
+) -> None:
+    """Failed, usage, not found, denied, waiting for approval, try again later: in words and in JSON."""
+    home, officer = enrolled("goes-wrong"), ".local/officer-1"
+    (place / "k").write_bytes(secrets.token_bytes(32))
+    (place / "not-age").write_bytes(b"no age file")
+    (place / "no-text").write_bytes(b"\xff\xfe\xff\xfe")
+    strongroom("escrow", "k", "--name", "disk", home=home).done()
+    strongroom("seal", "k", home=home).done()
+    unreachable = {"STRONGROOM_OPERATOR_BROKER_URL": "amqps://u:p@127.0.0.1:1/strongroom"}
+    nowhere = Command(place, {**operator.environment, **unreachable})
+    roster = str(trial.folder / "authority" / "roster.json")
+
+    cases: list[tuple[ExitCode, Command, Path | str | None, Words]] = [
+        (ExitCode.FAILED, strongroom, home, ("escrow", "k", "--name", "x" * 129)),
+        (ExitCode.FAILED, strongroom, home, ("open", "k.age", "--identity", "k", "--output-file", "opened")),
+        (ExitCode.USAGE, strongroom, None, ("nonsense",)),
+        (ExitCode.USAGE, strongroom, home, ("recover", "--nonsense")),
+        (ExitCode.USAGE, strongroom, home, ("escrow", "k")),
+        (ExitCode.USAGE, strongroom, home, ("escrow", "not there", "--name", "disk")),
+        (ExitCode.USAGE, strongroom, home, ("recover", "--out", "k2")),
+        (ExitCode.USAGE, strongroom, home, ("recover", "--name", "disk")),
+        (ExitCode.USAGE, strongroom, home, ("recover", "--name", "disk", "--out", "not/there")),
+        (ExitCode.USAGE, strongroom, home, ("open", "not-age", "--output-file", "opened")),
+        (ExitCode.USAGE, strongroom, "nobody", ("status",)),
+        (ExitCode.USAGE, strongroom, None, ("db", "check")),
+        (ExitCode.USAGE, strongroom, None, ("broker", "definitions", "--passwords", "not-age")),
+        (ExitCode.USAGE, strongroom, None, ("authority", "show", roster, "--root-key", "no-text")),
+        (ExitCode.NOT_FOUND, strongroom, home, ("recover", "--name", "nothing", "--out", "k2")),
+        (ExitCode.NOT_FOUND, operator, None, ("quarantine", "show", "0" * 16)),
+        (ExitCode.DENIED, strongroom, home, ("records", "--principal", "somebody-else")),
+        (ExitCode.DENIED, strongroom, home, ("invite", "somebody-else")),
+        (
+            ExitCode.WAITING,
+            strongroom,
+            officer,
+            ("recover", "--principal", "goes-wrong", "--name", "disk", "--out", "k2"),
+        ),
+        (ExitCode.TRY_LATER, nowhere, None, ("broker", "check")),
+    ]
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        told = list(pool.map(lambda case: case[1](*case[3], home=case[2]), cases))
+    for (code, *_), outcome in zip(cases, told, strict=True):
+        assert_said(outcome, code)
+    for code, command, at, words in (cases[0], cases[4], cases[-6], cases[-4], cases[-2], cases[-1]):
+        assert_said_in_json(command(*words, "-o", "json", home=at), code)
+    assert not (place / "k2").exists()
+    assert not (place / "opened").exists()
+
+
+def test_a_key_that_has_no_place_to_go_is_not_released(place: Path, strongroom: Command, enrolled: Enrol) -> None:
+    """Where the output cannot be written, the authority is not even asked: the record is not disclosed."""
+    home = enrolled("no-place")
+    (place / "k").write_bytes(secrets.token_bytes(32))
+    (place / "taken").mkdir()
+    strongroom("escrow", "k", "--name", "disk", home=home).done()
+    for out in ("not/there", "k", "taken"):
+        strongroom("recover", "--name", "disk", "--out", out, home=home).done(ExitCode.USAGE)
+    strongroom("recover", "--name", "disk", "--out", "taken", "--force", home=home).done(ExitCode.USAGE)
+    (listed,) = strongroom("records", "-o", "json", home=home).done().document["records"]
+    assert listed["state"] == "stored"
+    strongroom("recover", "--name", "disk", "--out", "k2", home=home).done()
+    (listed,) = strongroom("records", "-o", "json", home=home).done().document["records"]
+    assert listed["state"] == "disclosed"
+    assert sorted(path.name for path in place.iterdir() if "k2" in path.name) == ["k2"]

@@ -1,0 +1,304 @@
+"""Whoever owns the database edits rows; the recovery worker gives no key for them, says why, and goes on."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from structlog.testing import capture_logs
+from tests.support import authority as make
+from tests.support import requests as ask
+from tests.support.attacker import as_superuser, ask_superuser
+from tests.support.recovery import Place, place_of
+from tests.support.workers import Brokers, Databases
+
+from strongroom.messages import Escrow, Rejection, Release, Request, parse_body
+from strongroom.statements import Statement
+
+OTHER = "laptop-0418"
+THIRD = "laptop-0419"
+
+
+@pytest.fixture
+async def place(database: Databases, broker: Brokers, tmp_path: Path) -> AsyncIterator[Place]:
+    async with place_of(database, broker, tmp_path, enrolled=(make.PRINCIPAL, OTHER)) as made:
+        yield made
+
+
+def one_record(principal: str = make.PRINCIPAL, **changes: Any) -> tuple[str, str, Statement]:
+    """Return statement id, record id and an escrow statement of one record."""
+    statement = make.escrow(principal, records=[make.record(principal, **changes)])
+    body = parse_body(statement, Escrow)
+    return body.id, body.records[0].id, statement
+
+
+@asynccontextmanager
+async def alarmed(place: Place) -> AsyncIterator[None]:
+    """Run a worker that refuses one message in the block: logged as an error; nothing disclosed; it goes on."""
+    with capture_logs() as lines:
+        async with place.worker():
+            yield
+            assert await place.rows("SELECT * FROM released_records") == []
+            await place.enrol(make.enrolment(make.invitation(THIRD), THIRD))
+    levels = [line["log_level"] for line in lines if line["event"] == "message" and line["kind"] != "enrolment"]
+    assert levels == ["error"]
+
+
+async def refused(place: Place, request: Statement, code: str) -> Rejection:
+    """Ask a worker; it refuses as `alarmed` says, by this code, on the record."""
+    async with alarmed(place):
+        rejection = await place.refusal(request)
+    assert rejection.code == code
+    return rejection
+
+
+EDITS = {
+    "the statement's principal": "UPDATE escrow_statements SET principal = 'laptop-0418' WHERE id = '{mine}'",
+    "the statement's digest": "UPDATE escrow_statements SET digest = sha256('x') WHERE id = '{mine}'",
+    "the statement's leaf": "UPDATE escrow_statements SET leaf_index = 1000 WHERE id = '{mine}'",
+    "a deleted statement": "DELETE FROM escrow_statements WHERE id = '{mine}'",
+    "an emptied envelope": "UPDATE escrow_statements SET envelope = '' WHERE id = '{mine}'",
+    "another's envelope": """UPDATE escrow_statements SET envelope =
+        (SELECT envelope FROM escrow_statements WHERE id = '{theirs}') WHERE id = '{mine}'""",
+    "a deleted leaf": "DELETE FROM escrow_leaves WHERE index = 0",
+    "an edited leaf": "UPDATE escrow_leaves SET leaf = leaf || ' ' WHERE index = 0",
+    "another's leaf": """UPDATE escrow_leaves SET leaf =
+        (SELECT leaf FROM escrow_leaves WHERE index = 1) WHERE index = 0""",
+    "a deleted node": "DELETE FROM escrow_nodes WHERE level = 0 AND index = 1",
+    "an edited node": "UPDATE escrow_nodes SET hash = sha256('x') WHERE level = 0 AND index = 1",
+    "deleted checkpoints": "DELETE FROM escrow_checkpoints",
+    "the record's statement": "UPDATE records SET statement_id = '{theirs}' WHERE id = '{record}'",
+    "the record's time": "UPDATE records SET issued_at = issued_at + 1 WHERE id = '{record}'",
+    "the record's key": "UPDATE records SET kid = repeat('0', 32) WHERE id = '{record}'",
+    "the record's owner": "UPDATE records SET principal = 'laptop-0417' WHERE id = '{their_record}'",
+    "another's name": """UPDATE records SET principal = 'laptop-0417', issued_at = issued_at + 1
+        WHERE id = '{their_record}'""",
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+async def test_no_edited_row_yields_a_key(place: Place, edit: str) -> None:
+    """Each edit of a row that the release stands on is refused by name, and logged for somebody to look."""
+    mine, record, statement = one_record()
+    theirs, their_record, other = one_record(OTHER)
+    await place.escrow(statement, other)
+    unguarded = "SET session_replication_role = replica; "  # the attacker's foreign keys do not hold him back
+    values = {"mine": mine, "theirs": theirs, "record": record, "their_record": their_record}
+    await as_superuser(place.databases, unguarded + edit.format(**values))
+    await refused(place, ask.request(), "proof_invalid")
+
+
+async def test_a_checkpoint_of_another_key_is_refused(place: Place) -> None:
+    """An escrow log that the attacker signed is not the authority's."""
+    _, _, statement = one_record()
+    await place.escrow(statement)
+    await as_superuser(
+        place.databases,
+        "UPDATE escrow_checkpoints SET note = (SELECT note FROM recovery_checkpoints ORDER BY size LIMIT 1)",
+    )
+    await refused(place, ask.request(), "checkpoint_invalid")
+
+
+async def test_a_blob_swapped_inside_the_stored_statement_is_refused(place: Place) -> None:
+    """A body with another record's blob no longer carries its owner's signature, digests edited to fit or not."""
+    mine, _, statement = one_record()
+    _, _, other = one_record(name="other")
+    await place.escrow(statement, other)
+    body, donor = parse_body(statement, Escrow), parse_body(other, Escrow)
+    records = [body.records[0].model_copy(update={"blob": donor.records[0].blob})]
+    forged = Statement(
+        statement.type, body.model_copy(update={"records": records}).to_bytes(), statement.signatures
+    )
+    await ask_superuser(
+        place.databases,
+        "UPDATE escrow_statements SET envelope = $1, digest = $2 WHERE id = $3",
+        forged.envelope(),
+        forged.digest,
+        UUID(mine),
+    )
+    await refused(place, ask.request(), "proof_invalid")
+
+
+async def test_a_statement_that_no_leaf_names_is_refused(place: Place) -> None:
+    """A stolen key signs a record into the past, and the database takes it: without a leaf it does not count."""
+    _, _, genuine = one_record(name="genuine")
+    await place.escrow(genuine)
+    mine, record, statement = one_record(name="forged")
+    body = parse_body(statement, Escrow)
+    await ask_superuser(
+        place.databases,
+        "INSERT INTO escrow_statements VALUES ($1, $2, $3, $4, 1, 0)",
+        UUID(mine),
+        statement.digest,
+        make.PRINCIPAL,
+        statement.envelope(),
+    )
+    await ask_superuser(
+        place.databases,
+        "INSERT INTO records VALUES ($1, $2, 0, $3, 'forged', $4, $5)",
+        UUID(record),
+        UUID(mine),
+        make.PRINCIPAL,
+        body.issued_at,
+        body.records[0].kid,
+    )
+    await refused(place, ask.request(name="forged"), "proof_invalid")
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"blob": make.record().blob}, "blob_invalid"),
+        ({"blob": b"short"}, "blob_invalid"),
+        ({"fingerprint": "ab" * 32}, "fingerprint_mismatch"),
+        ({"kid": "0" * 32}, "key_unknown"),
+    ],
+    ids=["lifted", "short", "fingerprint", "kid"],
+)
+async def test_a_record_that_its_owner_sealed_wrongly_is_refused_by_name(
+    place: Place, changes: dict[str, Any], code: str
+) -> None:
+    """Signed and in the log, but the blob does not open in its place, or holds another key than was signed for."""
+    _, record, statement = one_record(**changes)
+    await place.escrow(statement)
+    rejection = await refused(place, ask.request(), code)
+    assert record in rejection.message
+
+
+async def test_a_victims_blob_in_the_attackers_own_escrow_does_not_open(place: Place) -> None:
+    """An enrolled attacker who copied a blob escrows it under the same record id, and gets nothing out."""
+    _, record, _ = one_record()
+    victims = make.record(id=record)
+    attackers = make.record(OTHER, id=record, blob=victims.blob, fingerprint=victims.fingerprint)
+    await place.escrow(make.escrow(OTHER, records=[attackers]))
+    await refused(place, ask.request(OTHER), "blob_invalid")
+
+
+async def test_an_edited_row_spoils_a_listing_and_not_the_worker(place: Place) -> None:
+    """A listing is made of signed statements; where the index contradicts them it is refused."""
+    _, record, statement = one_record()
+    await place.escrow(statement)
+    await ask_superuser(place.databases, "UPDATE records SET name = 'edited' WHERE id = $1", UUID(record))
+    async with alarmed(place):
+        rejection = await place.rejection(ask.listing_request().envelope())
+    assert rejection.code == "proof_invalid"
+
+
+ANSWER_EDITS = {
+    "another's release": """UPDATE releases SET envelope =
+        (SELECT envelope FROM releases WHERE request_id = '{other}') WHERE request_id = '{mine}'""",
+    "another's release and leaf": """ALTER TABLE releases DROP CONSTRAINT releases_leaf_index_key;
+        UPDATE releases SET (envelope, leaf_index) =
+        (SELECT envelope, leaf_index FROM releases WHERE request_id = '{other}') WHERE request_id = '{mine}'""",
+    "an emptied release": "UPDATE releases SET envelope = '' WHERE request_id = '{mine}'",
+    "a leaf that is not there": "UPDATE releases SET leaf_index = 1000 WHERE request_id = '{mine}'",
+    "the leaf of the request": "UPDATE releases SET leaf_index = 3 WHERE request_id = '{mine}'",
+    "a deleted release": "DELETE FROM releases WHERE request_id = '{mine}'",
+}
+
+
+@pytest.mark.parametrize("edit", ANSWER_EDITS.values(), ids=ANSWER_EDITS)
+async def test_an_edited_answer_is_not_repeated(place: Place, edit: str) -> None:
+    """What the log does not vouch for is not given as the answer of before; the message is kept for a look."""
+    await place.escrow(one_record()[2])
+    request, other = ask.request(), ask.request()
+    async with place.worker():
+        await place.release(request)
+        await place.release(other)
+        ids = {"mine": parse_body(request, Request).id, "other": parse_body(other, Request).id}
+        await as_superuser(place.databases, edit.format(**ids))
+        rejection = await place.rejection(request.envelope())
+        again = place.signed(await place.ask(other.envelope()), Release)
+    assert rejection.code == "proof_invalid"
+    assert again.request == ids["other"]
+    assert await place.quarantined() == ["proof_invalid"]
+
+
+@pytest.mark.parametrize("index", [0, 2, 1000], ids=["the roster's", "another's", "none"])
+async def test_an_enrolment_that_points_at_another_leaf_is_not_repeated(place: Place, index: int) -> None:
+    """The receipt of a repeat has to be of the leaf that names the enrolment."""
+    statement = make.enrolment(make.invitation(THIRD), THIRD)
+    async with place.worker():
+        await place.enrol(statement)
+        await as_superuser(place.databases, "DELETE FROM trust_statements WHERE leaf_index IN (0, 2)")
+        await ask_superuser(
+            place.databases,
+            "UPDATE trust_statements SET leaf_index = $1 WHERE digest = $2",
+            index,
+            statement.digest,
+        )
+        rejection = await place.rejection(statement.envelope(), verb="enrol")
+        await place.refusal(ask.request())
+    assert rejection.code == "proof_invalid"
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "UPDATE refusals SET code = 'approval_required' WHERE leaf_index = 4",
+        "DELETE FROM refusals WHERE leaf_index = 6; UPDATE refusals SET leaf_index = 6 WHERE leaf_index = 4",
+    ],
+    ids=["another code", "another's leaf"],
+)
+async def test_an_edited_refusal_is_not_repeated(place: Place, edit: str) -> None:
+    """The log says which request was refused, and by what code."""
+    request = ask.request()
+    async with place.worker():
+        await place.refusal(request)
+        await place.refusal(ask.request())
+        await as_superuser(place.databases, edit)
+        rejection = await place.rejection(request.envelope())
+    assert rejection.code == "proof_invalid"
+
+
+async def test_release_signatures_that_were_edited_are_made_again(place: Place) -> None:
+    """The log vouches for the body of the stored release; its signature is the worker's to give."""
+    await place.escrow(one_record()[2])
+    request = ask.request()
+    async with place.worker():
+        first = await place.ask(request.envelope())
+        assert first.statement is not None
+        stranger = Statement.sign(first.statement.type, first.statement.body, make.signing_key("a stranger"))
+        await ask_superuser(place.databases, "UPDATE releases SET envelope = $1", stranger.envelope())
+        again = await place.ask(request.envelope())
+    assert again.statement == first.statement
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "DELETE FROM trust_statements WHERE leaf_index = 1",
+        "UPDATE trust_statements SET envelope = '' WHERE leaf_index = 1",
+    ],
+    ids=["deleted", "emptied"],
+)
+async def test_a_spoilt_enrolment_stops_its_own_principal_alone(place: Place, edit: str) -> None:
+    """Without its statement the key that the log names is not known; the other principal is served."""
+    await place.escrow(one_record()[2], one_record(OTHER)[2])
+    await as_superuser(place.databases, edit)
+    async with alarmed(place):
+        rejection = await place.rejection(ask.request().envelope())
+    async with place.worker():
+        await place.release(ask.request(OTHER))
+    assert rejection.code == "proof_invalid"
+    assert await place.quarantined() == ["proof_invalid"]
+
+
+async def test_an_enrolment_that_only_the_table_knows_speaks_for_nobody(place: Place) -> None:
+    """A row of a genuine but never logged replacement, inserted by hand, does not let its key in."""
+    await place.escrow(one_record()[2])
+    invited = make.invitation(officers=("officer-a", "officer-b"), replaces=True)
+    forged = make.enrolment(invited, key="the attacker's key")
+    await ask_superuser(
+        place.databases,
+        "INSERT INTO trust_statements VALUES ($1, NULL, $2, $3, 99)",
+        forged.digest,
+        forged.type,
+        forged.envelope(),
+    )
+    async with place.worker():
+        rejection = await place.rejection(ask.request(key="the attacker's key").envelope())
+        await place.release(ask.request())
+    assert rejection.code == "signature_invalid"
