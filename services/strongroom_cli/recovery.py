@@ -103,12 +103,14 @@ def _document(recovery: "Recovery", out: Path | None) -> dict[str, object]:
     record = recovery.keys[0].record
     return {
         "request": recovery.request_id,
-        "record": record.id,
-        "name": record.name,
-        "kind": record.kind,
-        "serial_number": record.serial_number,
-        "description": record.description,
-        "fingerprint": record.fingerprint,
+        "record": {
+            "id": record.id,
+            "name": record.name,
+            "kind": record.kind,
+            "serial_number": record.serial_number,
+            "description": record.description,
+            "fingerprint": record.fingerprint,
+        },
         "log_index": recovery.log_index,
         "out": str(out),
         "history": [{"id": e.id, "issued_at": e.issued_at, "fingerprint": e.fingerprint} for e in recovery.history],

@@ -7,8 +7,15 @@ from typing import Final
 
 from strongroom.blobs import SALT_BYTES
 from strongroom.crypto.sealing import Suite, overhead
-from strongroom.errors import LimitExceeded, MalformedStatement, PermanentError, RecordConflict, StatementConflict
-from strongroom.leaves import EscrowLeaf
+from strongroom.errors import (
+    LimitExceeded,
+    MalformedStatement,
+    PermanentError,
+    ProofInvalid,
+    RecordConflict,
+    StatementConflict,
+)
+from strongroom.leaves import EscrowLeaf, parse_leaf
 from strongroom.limits import KEY_MATERIAL_BYTES_MAX
 from strongroom.messages import Escrow, Record, parse_body
 from strongroom.registry import Registry
@@ -140,6 +147,20 @@ def leaf(submission: Submission, now: int) -> bytes:
         principal=submission.escrow.principal,
         key=submission.key_id,
     ).to_bytes()
+
+
+def compare(submission: Submission, logged: bytes) -> None:
+    """Check that the leaf which the database names for a repeat is that of its statement; else it is refused.
+
+    A row that points at another leaf was edited. Nobody gets a receipt for something else.
+    """
+    entry = parse_leaf(logged)
+    if not isinstance(entry, EscrowLeaf) or (entry.id, entry.digest) != (submission.id, submission.digest.hex()):
+        submission.leaf_index = None
+        submission.refusal = ProofInvalid(
+            f"id: the database names a leaf of the escrow log that is not about {submission.id}",
+            hint="restore the database from a backup, and find out who changed it",
+        )
 
 
 def adopt(submissions: Iterable[Submission], fresh: Sequence[Submission], first_index: int) -> None:

@@ -19,7 +19,7 @@ from strongroom.replies import ROSTER_VERSION_HEADER, TREE_SIZE_HEADER, Consiste
 from strongroom.service import HEARTBEAT_SECONDS, Health, patiently, unless_stopped
 from strongroom.statements import Statement
 from strongroom_escrow import store
-from strongroom_escrow.handler import Submission, adopt, judge, leaf, read, settle
+from strongroom_escrow.handler import Submission, adopt, compare, judge, leaf, read, settle
 from strongroom_escrow.settings import EscrowSettings
 
 
@@ -126,6 +126,9 @@ class EscrowWorker:
             indexes = {each.leaf_index for each in submissions if each.leaf_index is not None}
             older = sorted(index for index in indexes if not appended or index < appended.first_index)
             receipts = await self._writer.receipts(tx, older, size, note) if older else {}
+            for submission in submissions:
+                if submission.leaf_index in receipts:
+                    compare(submission, receipts[submission.leaf_index].leaf)
             held = {_hint(delivery, TREE_SIZE_HEADER) for delivery in batch}
             proofs = await self._writer.consistency(tx, {each for each in held if 0 < each <= size}, size)
         # COMMIT has succeeded: the batch is durable and its leaves are under a signed checkpoint.

@@ -153,6 +153,7 @@ async def test_consistency_is_proven_from_every_earlier_size(pool: Database, tmp
     await append(pool, writer, leaves(0, 13))
     await append(pool, writer, leaves(13, 21))
     async with pool.reading() as tx:
+        assert await writer.consistency(tx, [0], 21) == {0: []}
         for size in (13, 21):
             proofs = await writer.consistency(tx, [-1, *range(30), 2**63], size)
             assert proofs.keys() == set(range(size + 1))

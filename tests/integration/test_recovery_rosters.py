@@ -184,19 +184,21 @@ async def test_a_roster_file_that_cannot_be_adopted_is_told_once_and_the_old_ros
     assert await versions(place) == [1]
 
 
+async def adopted_elsewhere(place: Place, roster: Roster) -> None:
+    """Let another worker, with a file of its own, adopt a roster."""
+    file = place.folder / "elsewhere.json"
+    file.write_bytes(roster.statement.envelope())
+    settings = place.settings.model_copy(update={"roster_file": file, "state_dir": place.folder / "elsewhere"})
+    keys = wiring.read_keys(settings)
+    async with wiring.recovery_worker(settings, keys, Health(None), clock=lambda: place.now):
+        pass
+
+
 async def test_one_worker_follows_the_roster_that_another_one_adopted(place: Place) -> None:
     """The log decides which roster is in force, not a worker's own file."""
-    second = place.folder / "second.json"
-    second.write_bytes(make.next_roster(place.roster, officers=[make.officer("officer-b")]).statement.envelope())
     async with place.worker():
         await place.enrol(make.enrolment(make.invitation()))
-        async with wiring.recovery_worker(
-            place.settings.model_copy(update={"roster_file": second, "state_dir": place.folder / "second"}),
-            wiring.read_keys(place.settings),
-            Health(None),
-            clock=lambda: place.now,
-        ):
-            pass
+        await adopted_elsewhere(place, make.next_roster(place.roster, officers=[make.officer("officer-b")]))
         late = make.enrolment(make.invitation("laptop-0418"), "laptop-0418")
         rejection = await place.rejection(late.envelope(), verb="enrol")
     assert rejection.code == "invitation_invalid"
@@ -208,6 +210,32 @@ def waiting(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     event = asyncio.Event()
     monkeypatch.setattr(Health, "beat", lambda _, outcome: event.set() if outcome == "waiting" else None)
     return event
+
+
+async def test_a_roster_learned_from_the_log_is_not_judged_by_after_its_expiry(
+    place: Place, waiting: asyncio.Event
+) -> None:
+    """The worker's own roster would be current still; the log names a newer one, which has expired."""
+    async with place.worker():
+        await place.enrol(make.enrolment(make.invitation("laptop-0418"), "laptop-0418"))
+        short = make.next_roster(place.roster, expires_at=make.NOW + 5 * make.DAY)
+        await adopted_elsewhere(place, short)
+        place.now = make.NOW + 6 * make.DAY
+        statement = make.enrolment(make.invitation(expires_at=make.NOW + 20 * make.DAY))
+        name = await place.submit(statement.envelope(), verb="enrol")
+        await asyncio.wait_for(waiting.wait(), ANSWER_SECONDS_MAX)
+        assert [leaf.type for leaf in await place.log()] == ["roster", "enrolment", "roster"]
+        place.write_roster(make.next_roster(short, expires_at=make.NOW + 90 * make.DAY))
+        place.receipt(await place.answer(name))
+
+
+async def test_a_worker_asks_for_no_message_once_its_roster_is_expired(place: Place) -> None:
+    """Between messages, too, the roster has to be current."""
+    async with place.worker() as worker:
+        await worker.prepare()
+        place.now += 366 * make.DAY
+        with pytest.raises(RosterExpired):
+            await worker.prepare()
 
 
 SHORT = make.roster(expires_at=make.NOW + 5 * make.DAY)

@@ -92,7 +92,7 @@ async def tcp_server(
 
 @asynccontextmanager
 async def proxy(to_port: int, host: str = "127.0.0.1") -> AsyncIterator[tuple[int, asyncio.Event]]:
-    """Forward a port of our own to a server; once the event is set, everything sent either way vanishes, ends too."""
+    """Forward a port of our own to a server; once the event is set, whatever is sent vanishes, ends included."""
     silence, end = asyncio.Event(), asyncio.Event()
     onward: list[asyncio.StreamWriter] = []
 

@@ -214,11 +214,13 @@ class Site:
         *,
         database_url: str | None = None,
         broker_url: str | None = None,
+        prefix: tuple[str, ...] = (),
         **settings: str,
     ) -> WorkerProcess:
         """Return a worker that is not started yet.
 
-        Arguments: `name` tells apart several of a kind, each with its own state; the URLs replace the direct ones.
+        Arguments: `name` tells apart several of a kind, each with its own state; the URLs replace the direct ones;
+        `prefix` is that of WorkerProcess.
         """
         name = name or kind
         state = self.folder / f"state-{name}"
@@ -237,7 +239,7 @@ class Site:
             **({"STRONGROOM_SEALING_KEYS_DIR": str(keys / kind / "sealing")} if kind == "recovery" else {}),
             **{f"STRONGROOM_{key.upper()}": value for key, value in settings.items()},
         }
-        made = WorkerProcess(kind, environment, self.folder / "log" / f"{name}.log")
+        made = WorkerProcess(kind, environment, self.folder / "log" / f"{name}.log", prefix=prefix)
         self._made.append(made)
         return made
 

@@ -60,6 +60,21 @@ def lay_out(place: Path) -> Ceremony:
     return Ceremony(place / "volumes", place / "share")
 
 
+def test_demo_needs_only_what_the_image_has(tmp_path: Path) -> None:
+    """The demo's program loads from the copied files alone, without this repository, and asks for its arguments."""
+    ceremony = lay_out(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.container.demo"],
+        env={"PYTHONPATH": str(ceremony.share), "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "OFFICERS_FOLDER FILE" in done.stderr
+
+
 @pytest.fixture(scope="module")
 def founded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ceremony, str]:
     """Volumes after the first run, and what that printed. Tests leave them as they are."""

@@ -11,6 +11,7 @@ from strongroom.errors import (
     MalformedStatement,
     PrincipalRevoked,
     PrincipalUnknown,
+    ProofInvalid,
     RecordConflict,
     SignatureInvalid,
     StatementConflict,
@@ -21,7 +22,7 @@ from strongroom.limits import CLOCK_SKEW_SECONDS, KEY_MATERIAL_BYTES_MAX
 from strongroom.messages import SealingKeyState
 from strongroom.registry import Registry
 from strongroom.statements import Statement
-from strongroom_escrow.handler import Existing, Submission, adopt, judge, leaf, read, settle
+from strongroom_escrow.handler import Existing, Submission, adopt, compare, judge, leaf, read, settle
 
 OTHER = "laptop-0418"
 
@@ -207,3 +208,13 @@ def test_a_submission_that_was_not_verified_has_no_leaf() -> None:
     """Only a verified submission may reach the log."""
     with pytest.raises(ValueError, match="verified"):
         leaf(read(make.escrow().envelope()), make.NOW)
+
+
+def test_a_row_that_points_at_another_statements_leaf_gives_no_receipt() -> None:
+    """A repeat keeps its leaf index only if that leaf names its own id and digest."""
+    (submission,), (other,) = accepted(make.escrow()), accepted(make.escrow(OTHER))
+    for logged, index in ((leaf(submission, make.NOW), 4), (leaf(other, make.NOW), None)):
+        submission.leaf_index = 4
+        compare(submission, logged)
+        assert submission.leaf_index == index
+    assert isinstance(submission.refusal, ProofInvalid)
