@@ -4,12 +4,12 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from strongroom.crypto.signing import SigningKey
-from strongroom.errors import ReplyInvalid
+from strongroom.errors import NoAnswer, ReplyInvalid
 from strongroom.limits import REQUEST_LIFE_SECONDS_MAX
 from strongroom.messages import ListedRecord, Listing, ListingRequest, RecordState, RequesterKind, new_id
 from strongroom.statements import Statement
 from strongroom_agent.home import Home
-from strongroom_agent.patience import Deadline
+from strongroom_agent.patience import Deadline, seconds_left
 from strongroom_agent.proofs import Question
 from strongroom_agent.session import Session
 from strongroom_agent.spool import Listed
@@ -35,6 +35,8 @@ async def pages(
         yield listing
         if listing.next is None:
             return
+        if not seconds_left(deadline):
+            raise NoAnswer("the time allowed is over before the last page of the listing")
         after = listing.next
 
 
@@ -78,8 +80,8 @@ def _check_order(listing: Listing, after: str) -> None:
         if record.id <= last:
             raise ReplyInvalid("reply: a listing out of order")
         last = record.id
-    if listing.next is not None and (listing.next < last or listing.next == after):
-        raise ReplyInvalid("reply: a listing that goes on where it began")
+    if listing.next is not None and (not listing.records or listing.next < last):
+        raise ReplyInvalid("reply: a listing that goes on where it has been")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from strongroom.blobs import BlobContext, seal_material
 from strongroom.crypto.secret import Secret
 from strongroom.crypto.signing import SigningKey
-from strongroom.errors import LimitExceeded
 from strongroom.limits import BODY_BYTES_MAX, RECORDS_MAX
 from strongroom.messages import Escrow, Record, new_id, validated
 from strongroom.roster import Roster
@@ -73,6 +72,7 @@ def _seal(key: KeyToEscrow, record_id: str, principal: str, roster: Roster) -> R
 
 
 def _groups(records: Iterable[Record], bytes_max: int) -> Iterator[list[Record]]:
+    # One record always fits: its limits add up to a fraction of a body's.
     group: list[Record] = []
     used = 0
     for record in records:

@@ -1,4 +1,4 @@
-"""What every command owes its users: help with an example, JSON for programs, exit codes, errors that say what next."""
+"""What every command owes its users: help with an example, JSON for programs, exit codes, and errors that help."""
 
 import asyncio
 import json
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final
 
 import click
-import pytest
 from deploy.local.trial import Trial
 from tests.e2e.conftest import Enrol
 from tests.support.command import Command, Outcome

@@ -41,6 +41,8 @@ async def test_a_commit_that_fails_is_made_good_after_a_restart(
                 # What became of the COMMIT is not known: this process may not go on.
                 assert code == ExitCode.FAILED
                 assert "commit_unknown" in worker.log
+            # Nothing was acknowledged and nothing answered.
+            await site.holds("escrow", 1)
             assert not sending.done()
             worker.start()
             delivery = await sending
@@ -67,6 +69,7 @@ async def test_a_worker_killed_between_commit_and_receipt_gives_the_receipt_when
             await worker.kill()
             gate.cut()
             gate.open()
+            await site.holds("escrow", 1)
             worker.start()
             delivery = await sending
     assert (delivery.stored, delivery.exit_code) == (1, ExitCode.DONE)

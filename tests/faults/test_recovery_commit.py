@@ -37,8 +37,11 @@ async def log(site: Site) -> list[Leaf]:
     return [parse_leaf(row["leaf"]) for row in await site.rows("SELECT leaf FROM recovery_leaves ORDER BY index")]
 
 
-async def lose_commit(proxy: CommitProxy, worker: WorkerProcess, how: str) -> None:
-    """End the session that is inside COMMIT, and the worker with it; then start the worker anew."""
+async def lose_commit(site: Site, proxy: CommitProxy, worker: WorkerProcess, how: str) -> None:
+    """End the session that is inside COMMIT, and the worker with it; then start the worker anew.
+
+    Meanwhile the message is back in its queue: nothing was acknowledged.
+    """
     if how == "killed":
         await worker.kill()
     proxy.cut()
@@ -46,6 +49,7 @@ async def lose_commit(proxy: CommitProxy, worker: WorkerProcess, how: str) -> No
     if how == "cut":
         assert code == ExitCode.FAILED
         assert "commit_unknown" in worker.log
+    await site.holds("recovery", 1)
     worker.start()
 
 
@@ -64,7 +68,7 @@ async def test_an_enrolment_is_in_the_log_once(site: Site, servers: Servers, los
                 leaf for leaf in await log(site) if isinstance(leaf, EnrolmentLeaf) and leaf.principal == principal
             ]
             assert len(applied) == (1 if loss is Loss.ANSWER else 0)
-            await lose_commit(proxy, worker, how)
+            await lose_commit(site, proxy, worker, how)
             enrolled = await enrolling
     leaves = [leaf for leaf in await log(site) if isinstance(leaf, EnrolmentLeaf) and leaf.principal == principal]
     assert [leaf.key for leaf in leaves] == [enrolled.key_id]
@@ -102,7 +106,7 @@ async def test_a_request_is_released_once_and_its_repeat_gives_the_same(
                 await soon(proxy.lost)
                 before = await site.count("SELECT FROM requests WHERE principal = $1", principal)
                 assert before == (1 if loss is Loss.ANSWER else 0)
-                await lose_commit(proxy, worker, how)
+                await lose_commit(site, proxy, worker, how)
                 recovery = await recovering
             assert [key.material.expose() for key in recovery.keys] == [material]
             (row,) = await site.rows(

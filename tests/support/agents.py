@@ -110,6 +110,35 @@ class CountingLink:
         return answer
 
 
+class SilentLink:
+    """A link on which no answer ever comes; `asked` is set once somebody waits."""
+
+    asked = asyncio.Event()
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def submit(
+        self,
+        routing_key: str,
+        body: bytes,
+        *,
+        message_id: str,
+        headers: Mapping[str, int | str],
+        expiration_seconds: float | None,
+    ) -> None:
+        """Hand the message on."""
+        await self._link.submit(
+            routing_key, body, message_id=message_id, headers=headers, expiration_seconds=expiration_seconds
+        )
+
+    async def answer(self, message_id: str, timeout_seconds: float) -> bytes:  # noqa: ARG002
+        """Wait for ever."""
+        self.asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError("nothing sets that event")
+
+
 class BackwardLink:
     """A link whose answers arrive in the opposite order of the messages."""
 

@@ -39,6 +39,9 @@ OUTLET_PAUSE_SECONDS: Final = 5.0
 SENDING_SECONDS_MAX: Final = 2.0
 """A network that does not take an answer within this time holds the worker up no longer."""
 
+ANSWERS_UNFLUSHED_MAX: Final = 32
+"""After so many answers the next one waits until the network has taken them."""
+
 _CORRELATION_ID_BYTES_MAX = 255
 _ADDRESS = re.compile(r"amq\.rabbitmq\.reply-to\.(?P<channel>[A-Za-z0-9+/]+=?=?)\.[A-Za-z0-9+/]+=?=?")
 # Erlang's external term format of a process id ends in id, serial and creation, 4 bytes each.
@@ -90,12 +93,15 @@ class Replies:
     """Sends answers; nothing that happens to one of them reaches the caller."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = replace(endpoint, name=f"{endpoint.name} first answer")
+        self._endpoint = replace(
+            endpoint, name=f"{endpoint.name} first answer", timeout_seconds=SENDING_SECONDS_MAX
+        )
         self._outlet = Outlet(endpoint, "answers", confirms=False)
         self._nodes: dict[bytes, None] = {}
         self._introducing = asyncio.Lock()
         self._no_new_node_before = 0.0
         self._no_answer_before = 0.0
+        self._sent = 0
 
     async def send(self, address: str | None, correlation_id: str | None, body: bytes) -> bool:
         """Hand an answer to the broker, if it may be and can be; False when it was dropped.
@@ -128,8 +134,11 @@ class Replies:
                 return False
             with driver_errors_as_ours(connection.where):
                 async with asyncio.timeout(SENDING_SECONDS_MAX):
-                    # Waiting for the socket is what keeps a slow network from piling answers up in memory.
-                    await channel.basic_publish(body, routing_key=address, properties=properties)
+                    # Waiting for the socket now and then keeps a slow network from piling answers up in memory;
+                    # waiting every time would make each answer a packet and a turn of the loop of its own.
+                    self._sent += 1
+                    flush = self._sent % ANSWERS_UNFLUSHED_MAX == 0
+                    await channel.basic_publish(body, routing_key=address, properties=properties, wait=flush)
         except StrongroomError:
             self._no_answer_before = _now() + OUTLET_PAUSE_SECONDS
             return False
@@ -141,17 +150,8 @@ class Replies:
             return False
         self._no_new_node_before = _now() + UNKNOWN_NODE_PAUSE_SECONDS
         try:
-            connection = await Connection.open(self._endpoint)
-            try:
-                channel = await connection.channel(confirms=False)
-                if not _decodes(address, connection):
-                    return False
-                async with connection.asking():
-                    await channel.basic_publish(body, routing_key=address, properties=properties)
-                    # A channel answers in order: whoever answers this has survived the address.
-                    await channel.basic_qos(prefetch_count=1)
-            finally:
-                await connection.close()
+            if not await self._reaches(address, body, properties):
+                return False
         except StrongroomError:
             return False
         if len(self._nodes) >= KNOWN_NODES_MAX:
@@ -159,6 +159,20 @@ class Replies:
         self._nodes[node] = None
         if len(self._nodes) < NEW_NODES_AT_ONCE:
             self._no_new_node_before = 0.0
+        return True
+
+    async def _reaches(self, address: str, body: bytes, properties: Basic.Properties) -> bool:
+        connection = await Connection.open(self._endpoint)
+        try:
+            channel = await connection.channel(confirms=False)
+            if not _decodes(address, connection):
+                return False
+            async with connection.asking():
+                await channel.basic_publish(body, routing_key=address, properties=properties)
+                # A channel answers in order: whoever answers this has survived the address.
+                await channel.basic_qos(prefetch_count=1)
+        finally:
+            await connection.close()
         return True
 
 

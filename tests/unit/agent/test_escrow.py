@@ -12,6 +12,7 @@ from tests.support.agents import (
     BackwardLink,
     Clock,
     CountingLink,
+    SilentLink,
     key,
     linked,
     lost,
@@ -191,6 +192,19 @@ async def test_two_agents_of_one_home_take_turns(
         both = await asyncio.gather(agent.escrow([key(name="a")]), other.escrow([key(name="b")]))
     assert [done.stored for done in both] == [1, 1]
     assert authority.escrow_log.size == 2
+
+
+async def test_a_call_that_is_cancelled_leaves_the_key_spooled(agent: Agent, authority: FakeAuthority) -> None:
+    """And the home free for the next one."""
+    agent._connector = linked(authority.connect, SilentLink)
+    task = asyncio.create_task(agent.escrow([key()]))
+    await SilentLink.asked.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(agent._spool.spooled()) == 1
+    agent._connector = authority.connect
+    assert (await agent.sync()).delivery.stored == 1
 
 
 # ---- what the authority refuses ----

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyrage
 import pytest
 from pyrage import x25519
+from tests.support.agents import Clock
 
 from strongroom.errors import (
     BlobInvalid,
@@ -116,6 +117,15 @@ async def test_no_file_appears_when_its_key_cannot_be_spooled(
         await agent.seal_file(document)
     assert not document.with_name("thesis.txt.age").exists()
     assert leftovers(document.parent) == []
+
+
+async def test_an_expired_roster_is_renewed_before_a_file_is_sealed(
+    agent: Agent, document: Path, authority: FakeAuthority, clock: Clock
+) -> None:
+    """As for any other key."""
+    clock.seconds = authority.roster.body.expires_at + 61
+    authority.renew_roster()
+    assert (await agent.seal_file(document)).delivery.stored == 1
 
 
 async def test_every_file_has_a_session_key_of_its_own(agent: Agent, document: Path, tmp_path: Path) -> None:

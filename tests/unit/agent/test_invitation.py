@@ -12,6 +12,7 @@ from strongroom.errors import (
     ConfigurationInvalid,
     Expired,
     InvitationInvalid,
+    KeyFileInvalid,
     LimitExceeded,
     MalformedStatement,
     OfficerUnknown,
@@ -25,7 +26,8 @@ from strongroom.testing import FakeAuthority
 from strongroom_agent.home import Home
 from strongroom_agent.identity import attach, create_officer_home
 from strongroom_agent.invitation import InvitationFile, countersign, invite
-from strongroom_agent.trust import newest_roster
+from strongroom_agent.state import State
+from strongroom_agent.trust import Trust, newest_roster
 
 Make = Callable[[str], Home]
 
@@ -135,6 +137,41 @@ def test_only_an_officer_of_the_roster_invites(officer_home: Make, authority: Fa
         countersign(file, alice.path, now=NOW)
 
 
+def test_an_officer_whose_key_the_roster_no_longer_names_invites_nobody(
+    officer_home: Make, authority: FakeAuthority
+) -> None:
+    """The host would refuse it; better here."""
+    alice = officer_home("alice")
+    authority.name_officer("alice", SigningKey.generate().public_key)
+    with State.open(alice.state_file) as state:
+        Trust.of(alice, state).adopt(authority.roster.statement, NOW)
+    with pytest.raises(OfficerUnknown, match="another key"):
+        invite(alice.path, "laptop-0417", now=NOW)
+
+
+def test_an_officer_does_not_countersign_for_another_authority(
+    officer_home: Make, authority: FakeAuthority
+) -> None:
+    """One root key may sign for two."""
+    alice = officer_home("alice")
+    document = resigned(
+        authority.invitation_file("laptop-0417"), authority.officers["officer-1"], authority="other.example"
+    )
+    with pytest.raises(WrongAuthority):
+        countersign(document, alice.path, now=NOW)
+
+
+def test_a_home_whose_key_file_was_exchanged_signs_nothing(officer_home: Make) -> None:
+    """The configuration says which key it was made with; the folder of keys is private."""
+    alice, bob = officer_home("alice"), officer_home("bob")
+    bob.signing_key_file.replace(alice.signing_key_file)
+    with pytest.raises(KeyFileInvalid, match="is not the key"):
+        invite(alice.path, "laptop-0417", now=NOW)
+    alice.keys.chmod(0o755)
+    with pytest.raises(ConfigurationInvalid, match="others may use it"):
+        invite(alice.path, "laptop-0417", now=NOW)
+
+
 def test_an_officer_without_roster_signs_nothing(tmp_path: Path) -> None:
     """The error says what is missing."""
     home = create_officer_home(tmp_path / "carol", "carol", passphrase=None)
@@ -221,15 +258,26 @@ def test_a_roster_that_the_files_root_key_did_not_sign_is_refused(authority: Fak
         InvitationFile.parse(mixed).check(NOW)
 
 
-def test_an_expired_roster_and_an_expired_or_future_invitation_are_refused(authority: FakeAuthority) -> None:
+def test_an_expired_roster_and_an_expired_or_future_invitation_are_refused(
+    authority: FakeAuthority, clock: Clock
+) -> None:
     """Each at the first second beyond the clock skew, and not before."""
+    clock.seconds += 500
+    issued = NOW + 500
     file = InvitationFile.parse(authority.invitation_file("laptop-0417", life_seconds=1000))
     skew = limits.CLOCK_SKEW_SECONDS
-    file.check(NOW + 1000 + skew)
-    file.check(NOW - skew)
-    for late in (NOW + 1000 + skew + 1, NOW - skew - 1, authority.roster.body.expires_at + skew + 1):
-        with pytest.raises(Expired):
-            file.check(late)
+    file.check(issued + 1000 + skew)
+    file.check(issued - skew)
+    with pytest.raises(Expired, match="expires_at"):
+        file.check(issued + 1000 + skew + 1)
+    with pytest.raises(Expired, match="issued_at"):
+        file.check(issued - skew - 1)
+    clock.seconds = NOW
+    authority.renew_roster(expires_at=NOW + 10)
+    file = InvitationFile.parse(authority.invitation_file("laptop-0417", life_seconds=1000))
+    file.check(NOW + 10 + skew)
+    with pytest.raises(Expired, match="roster"):
+        file.check(NOW + 10 + skew + 1)
 
 
 def test_an_invitation_signed_by_nobody_of_the_roster_is_refused(authority: FakeAuthority) -> None:
@@ -266,6 +314,22 @@ def test_a_pinned_root_key_never_changes(officer_home: Make, clock: Clock) -> No
             now=NOW,
         )
     assert Home.open(alice.path) == alice
+
+
+def test_an_expired_roster_is_not_attached(authority: FakeAuthority, tmp_path: Path) -> None:
+    """Neither as the first one."""
+    home = create_officer_home(tmp_path / "alice", "alice", passphrase=None)
+    authority.name_officer("alice", home.config.public_key)
+    with pytest.raises(Expired):
+        attach(
+            home,
+            root_key=authority.root.public_key,
+            roster=authority.roster.statement.envelope(),
+            broker_url=None,
+            broker_ca=None,
+            now=authority.roster.body.expires_at + limits.CLOCK_SKEW_SECONDS + 1,
+        )
+    assert Home.open(home.path).config.root_key is None
 
 
 def test_an_older_roster_is_not_attached(officer_home: Make, authority: FakeAuthority) -> None:

@@ -293,6 +293,22 @@ async def test_a_key_whose_fingerprint_is_not_the_one_signed_here_is_refused(age
     await refused(agent, FingerprintMismatch)
 
 
+async def test_a_host_that_knows_nothing_of_its_own_checks_the_fingerprint_all_the_same(
+    agent: Agent, authority: FakeAuthority
+) -> None:
+    """After a loss there is nothing to compare with but the release itself."""
+    await stored(agent, MATERIAL)
+    agent._state.execute("DELETE FROM records")
+
+    def change(release: Release) -> Release:
+        return release.model_copy(
+            update={"records": [release.records[0].model_copy(update={"fingerprint": "0" * 64})]}
+        )
+
+    authority.alter = rereleased(authority, change)
+    await refused(agent, FingerprintMismatch)
+
+
 async def test_a_release_signed_by_anybody_else_is_refused(agent: Agent, authority: FakeAuthority) -> None:
     """The escrow worker and strangers do not release keys."""
     await stored(agent, MATERIAL)

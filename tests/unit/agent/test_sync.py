@@ -196,6 +196,25 @@ async def test_an_officers_sync_brings_the_roster(
     assert report.exit_code is ExitCode.DONE
 
 
+async def test_an_officer_who_may_not_list_gets_the_roster_all_the_same(
+    authority: FakeAuthority, officer_home: Callable[[str], Home], clock: Clock
+) -> None:
+    """The refusal brings it; for a principal a refused listing is a failure."""
+    home = officer_home("alice")
+    authority.alter = rejected_by(authority.recovery_reply_key)
+    with Agent.open(home.path, connector=authority.connect, clock=clock) as officer:
+        report = await officer.sync()
+    assert (report.compared, report.error, report.exit_code) == (False, None, ExitCode.DONE)
+
+
+async def test_a_principal_whose_listing_is_refused_is_told(agent: Agent, authority: FakeAuthority) -> None:
+    """Nothing was compared."""
+    authority.alter = on("recovery", rejected_by(authority.recovery_reply_key))
+    report = await agent.sync()
+    assert isinstance(report.error, Rejected)
+    assert (report.compared, report.exit_code) == (False, ExitCode.FAILED)
+
+
 async def test_an_officer_lists_the_records_of_a_principal(
     agent: Agent, authority: FakeAuthority, officer_home: Callable[[str], Home], clock: Clock
 ) -> None:
@@ -248,12 +267,23 @@ async def test_a_listing_out_of_order_is_refused(agent: Agent, authority: FakeAu
         await refused(agent)
 
 
-async def test_a_listing_that_goes_on_where_it_began_is_refused(agent: Agent, authority: FakeAuthority) -> None:
-    """It would never end."""
+async def test_a_listing_that_goes_on_where_it_has_been_is_refused(agent: Agent, authority: FakeAuthority) -> None:
+    """It would never end: back to the first record, or a page of nothing that promises more."""
     ids = sorted(await stored(agent, 3))
+    changes: list[dict[str, object]] = [{"next": ids[0]}, {"records": [], "next": ids[0]}]
+    for change in changes:
+        authority.alter = relisted(authority, change)
+        await refused(agent)
+
+
+async def test_a_listing_is_not_read_beyond_the_time_allowed(agent: Agent, authority: FakeAuthority) -> None:
+    """However many pages are promised."""
+    await stored(agent, 3)
     authority.workers.listing_records_max = 1
-    authority.alter = relisted(authority, {"next": ids[0]})
-    await refused(agent)
+    before = len(authority.received)
+    report = await agent.sync(wait_seconds=0)
+    assert isinstance(report.error, NoAnswer)
+    assert (report.compared, len(authority.received)) == (False, before + 1)
 
 
 async def test_a_listing_signed_by_anybody_else_is_refused(agent: Agent, authority: FakeAuthority) -> None:
