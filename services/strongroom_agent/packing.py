@@ -77,10 +77,6 @@ def _groups(records: Iterable[Record], bytes_max: int) -> Iterator[list[Record]]
     used = 0
     for record in records:
         size = len(canonical_json(record.model_dump(mode="json"))) + 1
-        if size > bytes_max:
-            raise LimitExceeded(
-                f"record {record.name!r}: {size} bytes, the limit of a statement is {bytes_max} bytes"
-            )
         if group and (used + size > bytes_max or len(group) == RECORDS_MAX):
             yield group
             group, used = [], 0

@@ -102,8 +102,10 @@ class Existing:
     records: Mapping[str, str] = field(default_factory=dict)
 
 
-def settle(submissions: Iterable[Submission], existing: Existing) -> list[Submission]:
+def settle(submissions: Iterable[Submission], existing: Existing, size: int) -> list[Submission]:
     """Decide, in order, which submissions are stored now; return those, each statement once.
+
+    Arguments: `size` is the number of leaves in the log before this batch.
 
     A repeat of a stored statement gets that statement's leaf index, also if it would be refused today: its
     receipt stands. The same id with other bytes, and a record id that is taken, are refused (SPEC 4.3).
@@ -119,7 +121,7 @@ def settle(submissions: Iterable[Submission], existing: Existing) -> list[Submis
         if statements.get(escrow.id) == submission.digest:
             submission.refusal = None
             if escrow.id in existing.statements:
-                submission.leaf_index = existing.statements[escrow.id][1]
+                _repeat(submission, existing.statements[escrow.id][1], size)
             continue
         if submission.refusal is not None:
             continue
@@ -134,6 +136,20 @@ def settle(submissions: Iterable[Submission], existing: Existing) -> list[Submis
         records.update((record.id, escrow.id) for record in escrow.records)
         fresh.append(submission)
     return fresh
+
+
+def _repeat(submission: Submission, leaf_index: int, size: int) -> None:
+    if leaf_index < size:
+        submission.leaf_index = leaf_index
+    else:
+        submission.refusal = _row_edited(submission)
+
+
+def _row_edited(submission: Submission) -> ProofInvalid:
+    return ProofInvalid(
+        f"id: the database names a leaf of the escrow log that is not about {submission.id}",
+        hint="restore the database from a backup, and find out who changed it",
+    )
 
 
 def leaf(submission: Submission, now: int) -> bytes:
@@ -157,10 +173,7 @@ def compare(submission: Submission, logged: bytes) -> None:
     entry = parse_leaf(logged)
     if not isinstance(entry, EscrowLeaf) or (entry.id, entry.digest) != (submission.id, submission.digest.hex()):
         submission.leaf_index = None
-        submission.refusal = ProofInvalid(
-            f"id: the database names a leaf of the escrow log that is not about {submission.id}",
-            hint="restore the database from a backup, and find out who changed it",
-        )
+        submission.refusal = _row_edited(submission)
 
 
 def adopt(submissions: Iterable[Submission], fresh: Sequence[Submission], first_index: int) -> None:

@@ -116,7 +116,7 @@ class EscrowWorker:
             if self._registry.size != judged_at_size:
                 await self._follower.admit(tx, principals)
                 self._judge(submissions, now)
-            fresh = settle(submissions, await store.existing(tx, submissions))
+            fresh = settle(submissions, await store.existing(tx, submissions), self._writer.size)
             appended = await self._writer.append(tx, [leaf(each, now) for each in fresh]) if fresh else None
             adopt(submissions, fresh, appended.first_index if appended else self._writer.size)
             size = appended.size if appended else self._writer.size

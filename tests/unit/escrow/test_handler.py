@@ -131,7 +131,7 @@ def test_a_blob_of_another_suite_than_its_key_is_refused() -> None:
 def test_fresh_statements_are_stored_in_order_and_get_consecutive_leaves() -> None:
     """Leaves are numbered in the order of the batch, refused members left out."""
     first, stranger, second = accepted(make.escrow(), make.escrow(key="a stranger"), make.escrow(OTHER))
-    fresh = settle([first, stranger, second], Existing())
+    fresh = settle([first, stranger, second], Existing(), 100)
     adopt([first, stranger, second], fresh, 7)
     assert fresh == [first, second]
     assert (first.leaf_index, stranger.leaf_index, second.leaf_index) == (7, None, 8)
@@ -141,7 +141,7 @@ def test_a_repeat_in_the_batch_is_stored_once_and_proven_twice() -> None:
     """Two deliveries of one statement share a leaf."""
     statement = make.escrow()
     batch = accepted(statement, statement)
-    fresh = settle(batch, Existing())
+    fresh = settle(batch, Existing(), 100)
     adopt(batch, fresh, 3)
     assert len(fresh) == 1
     assert [submission.leaf_index for submission in batch] == [3, 3]
@@ -152,7 +152,7 @@ def test_a_repeat_of_a_stored_statement_gets_the_stored_leaf() -> None:
     statement = make.escrow()
     batch = accepted(statement)
     stored = Existing({str(batch[0].id): (statement.digest, 5)}, {})
-    assert settle(batch, stored) == []
+    assert settle(batch, stored, 100) == []
     assert batch[0].leaf_index == 5
 
 
@@ -161,7 +161,7 @@ def test_a_stored_statement_is_proven_again_although_its_key_was_replaced_since(
     statement = make.escrow(key="a key of former times")
     submission = judged(statement)
     assert refused(submission)
-    assert settle([submission], Existing({str(submission.id): (statement.digest, 5)}, {})) == []
+    assert settle([submission], Existing({str(submission.id): (statement.digest, 5)}, {}), 100) == []
     assert not refused(submission)
     assert submission.leaf_index == 5
 
@@ -173,7 +173,7 @@ def test_the_same_id_with_other_bytes_is_a_conflict(*, stored: bool) -> None:
     second = make.escrow(id=read(first.envelope()).id)
     batch = accepted(first, second)
     existing = Existing({str(batch[0].id): (first.digest, 5)}, {}) if stored else Existing()
-    adopt(batch, settle(batch, existing), 9)
+    adopt(batch, settle(batch, existing, 100), 9)
     assert batch[0].refusal is None
     assert isinstance(batch[1].refusal, StatementConflict)
     assert batch[1].leaf_index is None
@@ -186,7 +186,7 @@ def test_somebody_elses_record_id_is_a_conflict_and_none_of_the_statement_is_tak
     theirs = make.escrow(OTHER, records=[make.record(OTHER), make.record(OTHER, id=mine.id)])
     batch = accepted(make.escrow(records=[mine]), theirs)
     existing = Existing({}, {mine.id: "another statement"}) if stored else Existing()
-    fresh = settle(batch, existing)
+    fresh = settle(batch, existing, 100)
     assert batch[1] not in fresh
     assert isinstance(batch[1].refusal, RecordConflict)
     assert mine.id in batch[1].refusal.message
@@ -218,3 +218,13 @@ def test_a_row_that_points_at_another_statements_leaf_gives_no_receipt() -> None
         compare(submission, logged)
         assert submission.leaf_index == index
     assert isinstance(submission.refusal, ProofInvalid)
+
+
+def test_a_row_that_names_a_leaf_beyond_the_log_gives_no_receipt_and_stops_nobody() -> None:
+    """An edited leaf index is refused for its own statement; the last leaf of the log is not beyond it."""
+    statement = make.escrow()
+    for size, index in ((6, 5), (5, None)):
+        (submission,) = accepted(statement)
+        assert settle([submission], Existing({str(submission.id): (statement.digest, 5)}, {}), size) == []
+        assert submission.leaf_index == index
+        assert isinstance(submission.refusal, ProofInvalid) is (index is None)
