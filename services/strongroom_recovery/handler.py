@@ -266,7 +266,12 @@ def refusal_leaf(request: Request, digest: bytes, code: str, now: int) -> bytes:
     ).to_bytes()
 
 
-def refusal_again(code: str, message: str) -> PermanentError:
-    """Return the refusal that a request was given before, from its code and its words."""
+def refusal_again(code: str) -> PermanentError:
+    """Return the refusal of a request that was refused before with `code`.
+
+    The words of the first answer are not kept: only what the log vouches for is signed again.
+    """
     kinds = {kind.code: kind for kind in PermanentError.__subclasses__()}
-    return kinds.get(code, PermanentError)(message)
+    return kinds.get(code, PermanentError)(
+        f"this request was refused before, with code {code}", hint="sign a new request"
+    )

@@ -8,7 +8,7 @@ from strongroom.errors import LimitExceeded, NotFound, PermanentError, ProofInva
 from strongroom.leaves import RefusalLeaf, ReleaseLeaf
 from strongroom.limits import BODY_BYTES_MAX
 from strongroom.log_writer import Appended
-from strongroom.messages import HistoryEntry, Release, Request, printable
+from strongroom.messages import HistoryEntry, Release, Request
 from strongroom.statements import Statement, parse_envelope
 from strongroom_recovery import release, store
 from strongroom_recovery.desk import Answer, Desk, Hints
@@ -143,8 +143,7 @@ async def _store(
         envelope = decision.statement.envelope()
         await store.insert_release(tx, request.id, envelope, decision.records, leaf_index=last)
     else:
-        message = printable(decision.message)
-        await store.insert_refusal(tx, request.id, submission.digest, decision.code, message, leaf_index=last)
+        await store.insert_refusal(tx, request.id, submission.digest, decision.code, leaf_index=last)
 
 
 async def _repeat(
@@ -159,7 +158,7 @@ async def _repeat(
     proof = await desk.consistency(tx, hints, desk.writer.size)
     refused = (submission.id, digest, answered.code)
     if isinstance(leaf, RefusalLeaf) and (leaf.id, leaf.digest, leaf.code) == refused:
-        refusal = refusal_again(leaf.code, answered.message or "")
+        refusal = refusal_again(leaf.code)
         told = desk.rejection(submission, refusal, leaf.time)
         return Answer("repeated", desk.reply(hints, told, receipt, proof), refusal)
     if isinstance(leaf, ReleaseLeaf) and (leaf.id, leaf.digest) == (submission.id, digest):

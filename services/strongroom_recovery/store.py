@@ -21,14 +21,13 @@ _SQL = load_queries("recovery")
 class Answered:
     """What a request id was answered with, as the database has it.
 
-    digest: of the request. release: the envelope of the release, for one that was answered with keys. code,
-    message: of the refusal otherwise. leaf_index: of the leaf of either in the recovery log. None is missing.
+    digest: of the request. release: the envelope of the release, for one that was answered with keys. code: of
+    the refusal otherwise. leaf_index: of the leaf of either in the recovery log. None is missing.
     """
 
     digest: bytes
     release: bytes | None
     code: str | None
-    message: str | None
     leaf_index: int | None
 
 
@@ -57,7 +56,7 @@ async def answered(tx: Transaction, request_id: str) -> Answered | None:
     row = await tx.fetch_row(_SQL["answer"], UUID(request_id))
     if row is None or row["digest"] is None:
         return None
-    return Answered(row["digest"], row["envelope"], row["code"], row["message"], row["leaf_index"])
+    return Answered(row["digest"], row["envelope"], row["code"], row["leaf_index"])
 
 
 async def insert_request(
@@ -86,10 +85,10 @@ async def insert_release(
 
 
 async def insert_refusal(
-    tx: Transaction, request_id: str, digest: bytes, code: str, message: str, *, leaf_index: int
+    tx: Transaction, request_id: str, digest: bytes, code: str, *, leaf_index: int
 ) -> None:
     """Write the refusal that answers a request."""
-    await tx.execute(_SQL["insert_refusal"], UUID(request_id), digest, code, message, leaf_index)
+    await tx.execute(_SQL["insert_refusal"], UUID(request_id), digest, code, leaf_index)
 
 
 # ---- records -----------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import secrets
+import shutil
 import sqlite3
 import subprocess
 from collections.abc import Iterator
@@ -67,8 +68,12 @@ class Tmpfs:
         (self.home / "filler").unlink()
 
     def unmount(self) -> None:
-        """Take it away, and all that is on it."""
+        """Take it away, and leave what is on it in its place."""
+        kept = self.home.with_name(f"{self.home.name}-kept")
+        shutil.copytree(self.home, kept)
         subprocess.run(["umount", str(self.home)], check=True)
+        shutil.copytree(kept, self.home, dirs_exist_ok=True)
+        shutil.rmtree(kept)
 
 
 @dataclass

@@ -69,7 +69,7 @@ async def test_a_transaction_that_ends_without_an_error_is_stored(database: Fres
 async def test_a_transaction_that_raises_stores_nothing(database: FreshDatabase) -> None:
     """An error out of the block comes through unchanged, and what the block wrote is gone."""
     async with connect(recovery(database)) as opened:
-        with pytest.raises(ZeroDivisionError):  # noqa: PT012
+        with pytest.raises(ZeroDivisionError):
             async with opened.transaction() as tx:
                 await tx.execute(INSERT, 0, b"leaf")
                 raise ZeroDivisionError
@@ -79,7 +79,7 @@ async def test_a_transaction_that_raises_stores_nothing(database: FreshDatabase)
 async def test_an_overlooked_error_of_a_query_is_not_committed_over(database: FreshDatabase) -> None:
     """A block that swallows a query's error still ends with that error instead of a silent rollback."""
     async with connect(recovery(database)) as opened:
-        with pytest.raises(SchemaMismatch, match="no_such_table"):  # noqa: PT012
+        with pytest.raises(SchemaMismatch, match="no_such_table"):
             async with opened.transaction() as tx:
                 await tx.execute(INSERT, 0, b"leaf")
                 with pytest.raises(SchemaMismatch, match="no_such_table"):
@@ -268,7 +268,7 @@ async def test_a_reading_transaction_cannot_write(database: FreshDatabase) -> No
 async def test_a_terminated_connection_is_replaced(database: FreshDatabase) -> None:
     """A backend that is terminated costs its transaction; the next one gets another connection."""
     async with connect(recovery(database), connections_max=1) as opened:
-        with pytest.raises(DatabaseUnavailable):  # noqa: PT012
+        with pytest.raises(DatabaseUnavailable):
             async with opened.transaction() as tx:
                 await tx.execute(INSERT, 0, b"leaf")
                 pid = await tx.fetch_value("SELECT pg_backend_pid()")
@@ -351,7 +351,7 @@ async def test_a_server_that_takes_no_writes_is_not_connected_to(database: Fresh
             async with connect(recovery(database)):
                 pytest.fail("connected to a database that takes no writes")
         # The connection of before still takes writes; it is thrown away once one was refused.
-        with pytest.raises(DatabaseUnavailable, match="25006"):  # noqa: PT012
+        with pytest.raises(DatabaseUnavailable, match="25006"):
             async with opened.transaction() as tx:
                 await tx.execute("SET TRANSACTION READ ONLY")
                 await tx.execute(INSERT, 0, b"leaf")
@@ -410,7 +410,7 @@ async def test_a_connection_that_was_cancelled_is_not_used_again(database: Fresh
 
 async def _commit_through(relay: Relay, trap: Callable[[], None]) -> None:
     async with connect(relay.url) as opened:
-        with pytest.raises(CommitUnknown, match="inside COMMIT"):  # noqa: PT012
+        with pytest.raises(CommitUnknown, match="inside COMMIT"):
             async with opened.transaction() as tx:
                 await tx.execute(INSERT, 0, b"leaf")
                 trap()
@@ -437,7 +437,7 @@ async def test_a_commit_without_an_answer_in_time_is_unknown(database: FreshData
         Relay(recovery(database)).listening() as relay,
         connect(relay.url, command_timeout_seconds=1) as opened,
     ):
-        with pytest.raises(CommitUnknown, match="in time"):  # noqa: PT012
+        with pytest.raises(CommitUnknown, match="in time"):
             async with opened.transaction() as tx:
                 await tx.execute(INSERT, 0, b"leaf")
                 relay.keep_answer()
@@ -465,7 +465,7 @@ async def test_a_cancelled_commit_is_unknown(database: FreshDatabase) -> None:
 async def test_a_connection_that_was_lost_before_commit_has_stored_nothing(database: FreshDatabase) -> None:
     """When COMMIT cannot even be sent, that is certain: try again later."""
     async with connect(recovery(database)) as opened:
-        with pytest.raises(DatabaseUnavailable):  # noqa: PT012
+        with pytest.raises(DatabaseUnavailable):
             async with opened.transaction() as tx:
                 await tx.execute(INSERT, 0, b"leaf")
                 tx._connection.terminate()
@@ -481,7 +481,7 @@ async def test_a_commit_that_cannot_be_sent_whole_is_unknown(
         raise BrokenPipeError
 
     async with connect(recovery(database)) as opened:
-        with pytest.raises(CommitUnknown, match="lost"):  # noqa: PT012
+        with pytest.raises(CommitUnknown, match="lost"):
             async with opened.transaction() as tx:
                 await tx.execute(INSERT, 0, b"leaf")
                 monkeypatch.setattr(asyncpg.Connection, "execute", fail)
@@ -490,7 +490,7 @@ async def test_a_commit_that_cannot_be_sent_whole_is_unknown(
 async def test_a_silent_rollback_is_no_commit(database: FreshDatabase) -> None:
     """COMMIT of a transaction that failed unnoticed is answered with ROLLBACK, and that is believed."""
     async with connect(recovery(database)) as opened:
-        with pytest.raises(StateCorrupt, match="rolled back where it was told to commit"):  # noqa: PT012
+        with pytest.raises(StateCorrupt, match="rolled back where it was told to commit"):
             async with opened.transaction() as tx:
                 await tx.execute(INSERT, 0, b"leaf")
                 with pytest.raises(asyncpg.UndefinedTableError):
@@ -555,7 +555,7 @@ async def test_a_server_killed_before_commit_has_stored_nothing(own_postgres: Pr
     """The server is killed between the last query and COMMIT: nobody is told that it is stored, and it is not."""
     await migrate(own_postgres.url("strongroom_owner"))
     async with connect(own_postgres.url("strongroom_recovery")) as opened:
-        with pytest.raises((CommitUnknown, DatabaseUnavailable)):  # noqa: PT012
+        with pytest.raises((CommitUnknown, DatabaseUnavailable)):
             async with opened.transaction() as tx:
                 await tx.execute(INSERT, 0, b"leaf")
                 await asyncio.to_thread(own_postgres.kill)

@@ -247,7 +247,7 @@ async def test_a_transaction_may_follow_and_write_the_same_log(
     follower = Follower(tmp_path)
     await log.refuse(1)
     leaf, statement = enrolment("laptop-1")
-    with pytest.raises(ZeroDivisionError):  # noqa: PT012
+    with pytest.raises(ZeroDivisionError):
         async with pool.transaction() as tx:
             await log.writer.lock(tx)
             await follower.advance(tx)

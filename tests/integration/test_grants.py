@@ -144,7 +144,7 @@ REFUSED = [
     # The auditor writes nothing and sees no released key.
     (AUDITOR, "SELECT envelope FROM releases"),
     (AUDITOR, "SELECT * FROM releases"),
-    (AUDITOR, "INSERT INTO refusals VALUES (gen_random_uuid(), sha256('s'), 'denied', '', 0)"),
+    (AUDITOR, "INSERT INTO refusals VALUES (gen_random_uuid(), sha256('s'), 'denied', 0)"),
     *(
         (role, command)
         for role in (ESCROW, RECOVERY, AUDITOR)

@@ -222,7 +222,7 @@ async def test_a_rolled_back_transaction_leaves_no_trace(
     writer = await opened(pool, tmp_path)
     await append(pool, writer, leaves(0, 3))
     before = (writer.size, writer.checkpoint_note, (tmp_path / "a.checkpoint").read_text())
-    with pytest.raises(ZeroDivisionError):  # noqa: PT012
+    with pytest.raises(ZeroDivisionError):
         async with pool.transaction() as tx:
             await writer.lock(tx)
             assert (await writer.append(tx, [b"never"])).first_index == 3
@@ -389,7 +389,7 @@ async def test_after_an_unknown_commit_a_restart_finds_a_consistent_log(
     async with Relay(database.url("strongroom_escrow")).listening() as relay, connect(relay.url) as pool:
         writer = await opened(pool, tmp_path)
         await append(pool, writer, leaves(0, 3))
-        with pytest.raises(CommitUnknown):  # noqa: PT012
+        with pytest.raises(CommitUnknown):
             async with pool.transaction() as tx:
                 await writer.lock(tx)
                 await writer.append(tx, leaves(3, 5))
@@ -411,7 +411,7 @@ async def test_a_server_killed_between_append_and_commit_forgets_the_leaves(
     async with connect(own_postgres.url("strongroom_escrow")) as pool:
         writer = await opened(pool, tmp_path)
         await append(pool, writer, leaves(0, 3))
-        with pytest.raises((CommitUnknown, DatabaseUnavailable)):  # noqa: PT012
+        with pytest.raises((CommitUnknown, DatabaseUnavailable)):
             async with pool.transaction() as tx:
                 await writer.lock(tx)
                 await writer.append(tx, leaves(3, 5))

@@ -11,7 +11,7 @@ INSERT INTO trust_statements (digest, id, type, envelope, leaf_index) VALUES ($1
 
 -- name: answer
 -- What a request id was answered with: a release, a refusal, or nothing where it was never asked.
-SELECT coalesce(r.digest, f.digest) AS digest, e.envelope, f.code, f.message,
+SELECT coalesce(r.digest, f.digest) AS digest, e.envelope, f.code,
        coalesce(e.leaf_index, f.leaf_index) AS leaf_index
 FROM (SELECT $1::uuid AS id) AS asked
 LEFT JOIN requests AS r ON r.id = asked.id
@@ -32,7 +32,7 @@ INSERT INTO released_records (record_id, request_id) SELECT record_id, $1 FROM u
 
 -- name: insert_refusal
 -- The refusal that answers a request.
-INSERT INTO refusals (request_id, digest, code, message, leaf_index) VALUES ($1, $2, $3, $4, $5)
+INSERT INTO refusals (request_id, digest, code, leaf_index) VALUES ($1, $2, $3, $4)
 
 -- name: records_by_id
 -- Those of the records $2 that principal $1 has.

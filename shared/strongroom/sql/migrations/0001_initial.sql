@@ -15,6 +15,7 @@ CREATE TABLE trust_statements (
     envelope bytea NOT NULL,
     leaf_index bigint NOT NULL UNIQUE CHECK (leaf_index >= 0)
 );
+CREATE INDEX trust_statements_by_id ON trust_statements (id);
 
 CREATE TABLE escrow_statements (
     id uuid PRIMARY KEY,
@@ -69,7 +70,6 @@ CREATE TABLE refusals (
     request_id uuid PRIMARY KEY,
     digest bytea NOT NULL CHECK (octet_length(digest) = 32),
     code text NOT NULL,
-    message text NOT NULL,
     leaf_index bigint NOT NULL UNIQUE CHECK (leaf_index >= 0)
 );
 
