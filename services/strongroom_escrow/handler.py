@@ -34,6 +34,7 @@ class Submission:
 
     envelope: the message body. statement, escrow: set once they could be read. key_id: the signer, set once
     the signature was verified. refusal: why it is not accepted. leaf_index: its place in the log, once it has one.
+    rival_index: the leaf of another statement which, a database row says, has its id.
     """
 
     envelope: bytes
@@ -42,6 +43,16 @@ class Submission:
     key_id: str | None = None
     refusal: PermanentError | None = None
     leaf_index: int | None = None
+    rival_index: int | None = None
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the sender is told of the refusal.
+
+        Where the fault may be ours (a row that contradicts the log, an error nobody expected) it is not: the
+        message lies in quarantine, and the sender goes on holding its key and trying.
+        """
+        return self.refusal is not None and self.refusal.code not in (ProofInvalid.code, PermanentError.code)
 
     @property
     def id(self) -> str | None:
@@ -126,6 +137,8 @@ def settle(submissions: Iterable[Submission], existing: Existing, size: int) -> 
         if submission.refusal is not None:
             continue
         if escrow.id in statements:
+            if escrow.id in existing.statements:
+                submission.rival_index = existing.statements[escrow.id][1]
             submission.refusal = StatementConflict(f"id: {escrow.id} is taken by another statement")
             continue
         taken = next((record.id for record in escrow.records if record.id in records), None)
@@ -165,15 +178,34 @@ def leaf(submission: Submission, now: int) -> bytes:
     ).to_bytes()
 
 
-def compare(submission: Submission, logged: bytes) -> None:
-    """Check that the leaf which the database names for a repeat is that of its statement; else it is refused.
+def logged_indexes(submissions: Iterable[Submission], size: int) -> list[int]:
+    """Return the leaves below `size` that database rows name for these submissions; `compare` has to see them."""
+    named = {index for each in submissions for index in (each.leaf_index, each.rival_index) if index is not None}
+    return sorted(index for index in named if index < size)
 
-    A row that points at another leaf was edited. Nobody gets a receipt for something else.
+
+def compare(submission: Submission, logged: Mapping[int, bytes]) -> None:
+    """Hold what the database says of a repeat or a conflict against the log's own leaves, by index.
+
+    A repeat whose leaf is not that of its statement, and a conflict whose leaf is not that of another statement
+    with this id, come from an edited row. Nobody gets a receipt for something else, or is told a falsehood.
     """
-    entry = parse_leaf(logged)
-    if not isinstance(entry, EscrowLeaf) or (entry.id, entry.digest) != (submission.id, submission.digest.hex()):
+    if submission.leaf_index is not None and submission.leaf_index in logged:
+        is_true = _leaf_of(submission.id, logged[submission.leaf_index]) == submission.digest.hex()
+    elif submission.rival_index is not None:
+        rival = _leaf_of(submission.id, logged.get(submission.rival_index, b""))
+        is_true = rival not in (None, submission.digest.hex())
+    else:
+        return
+    if not is_true:
         submission.leaf_index = None
         submission.refusal = _row_edited(submission)
+
+
+def _leaf_of(statement_id: str | None, logged: bytes) -> str | None:
+    """Return the digest in a leaf of the escrow log if that leaf is about this statement id."""
+    entry = parse_leaf(logged) if logged else None
+    return entry.digest if isinstance(entry, EscrowLeaf) and entry.id == statement_id else None
 
 
 def adopt(submissions: Iterable[Submission], fresh: Sequence[Submission], first_index: int) -> None:

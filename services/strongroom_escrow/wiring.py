@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from strongroom import broker, database
 from strongroom.crypto.keyring import read_passphrase, read_signing_key
+from strongroom.crypto.signing import SigningKey
 from strongroom.errors import ConfigurationInvalid
 from strongroom.follower import RecoveryLogFollower
 from strongroom.log_writer import LogName, LogWriter
@@ -15,6 +17,19 @@ from strongroom.service import Health, keep_running
 from strongroom.settings import read_root_key, read_roster
 from strongroom_escrow.settings import EscrowSettings
 from strongroom_escrow.worker import EscrowWorker
+
+
+def check_usable(log_key: SigningKey, reply_key: SigningKey, roster: Roster) -> None:
+    """Raise ConfigurationInvalid unless these are the keys that a roster names for the escrow worker."""
+    for name, held, wanted in (
+        ("log key", log_key.public_key, roster.body.logs.escrow.public_key),
+        ("reply key", reply_key.public_key, roster.body.replies.escrow),
+    ):
+        if held != wanted:
+            raise ConfigurationInvalid(
+                f"{name}: is not the escrow worker's {name} in roster version {roster.body.version}",
+                hint="give this worker the key file that belongs to the roster, and start it again",
+            )
 
 
 @asynccontextmanager
@@ -28,10 +43,6 @@ async def escrow_worker(settings: EscrowSettings, health: Health) -> AsyncIterat
     roster = Roster.verified(read_roster(settings.roster_file), root_key)
     log_key = read_signing_key(settings.log_key_file, passphrase)
     reply_key = read_signing_key(settings.reply_key_file, passphrase)
-    if log_key.public_key != roster.body.logs.escrow.public_key:
-        raise ConfigurationInvalid(f"log key: {settings.log_key_file} is not the roster's escrow log key")
-    if reply_key.public_key != roster.body.replies.escrow:
-        raise ConfigurationInvalid(f"reply key: {settings.reply_key_file} is not the roster's escrow reply key")
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     registry = Registry(root_key, roster)
     follower = RecoveryLogFollower(registry, roster.body.logs.recovery, settings.state_dir / "recovery.checkpoint")
@@ -50,6 +61,7 @@ async def escrow_worker(settings: EscrowSettings, health: Health) -> AsyncIterat
             follower=follower,
             writer=writer,
             reply_key=reply_key,
+            check_usable=partial(check_usable, log_key, reply_key),
             health=health,
         )
 

@@ -3,12 +3,13 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from strongroom.broker import Consumer, Delivery
 from strongroom.crypto.signing import SigningKey
-from strongroom.database import Database
-from strongroom.errors import FatalError, PermanentError
+from strongroom.database import Database, Transaction
+from strongroom.errors import FatalError, PermanentError, ProofInvalid, StateCorrupt
 from strongroom.follower import RecoveryLogFollower
 from strongroom.log_writer import LogWriter
 from strongroom.logs import get_logger
@@ -16,10 +17,11 @@ from strongroom.messages import printable
 from strongroom.receipts import Receipt
 from strongroom.registry import Registry
 from strongroom.replies import ROSTER_VERSION_HEADER, TREE_SIZE_HEADER, Consistency, Reply, rejection
+from strongroom.roster import Roster
 from strongroom.service import HEARTBEAT_SECONDS, Health, patiently, unless_stopped
 from strongroom.statements import Statement
 from strongroom_escrow import store
-from strongroom_escrow.handler import Submission, adopt, compare, judge, leaf, read, settle
+from strongroom_escrow.handler import Submission, adopt, compare, judge, leaf, logged_indexes, read, settle
 from strongroom_escrow.settings import EscrowSettings
 
 
@@ -44,6 +46,7 @@ class EscrowWorker:
         follower: RecoveryLogFollower,
         writer: LogWriter,
         reply_key: SigningKey,
+        check_usable: Callable[[Roster], None],
         health: Health,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -54,6 +57,7 @@ class EscrowWorker:
         self._follower = follower
         self._writer = writer
         self._reply_key = reply_key
+        self._check_usable = check_usable
         self._health = health
         self._clock = clock
         self._log = get_logger()
@@ -61,11 +65,12 @@ class EscrowWorker:
     async def prepare(self) -> None:
         """Follow the recovery log; call it before the broker is asked for messages.
 
-        Raises RosterExpired while no current roster is in force, DatabaseUnavailable, LogForked.
+        Raises RosterExpired while no current roster is in force, ConfigurationInvalid when that names other keys
+        than this worker's, DatabaseUnavailable, LogForked.
         """
         async with self._database.reading() as tx:
             await self._follower.advance(tx)
-        self._registry.current_roster(int(self._clock()))
+        self._check_usable(self._registry.current_roster(int(self._clock())))
 
     async def serve(self, consumer: Consumer, stop: asyncio.Event) -> None:
         """Handle batches until `stop` is set. Raises BrokerUnavailable, FatalError, and others after long waits."""
@@ -107,14 +112,14 @@ class EscrowWorker:
         principals = {each.escrow.principal for each in submissions if each.escrow is not None}
         async with self._database.transaction() as tx:
             await self._follower.advance(tx)
-            await self._follower.admit(tx, principals)
+            await self._admit(tx, principals, submissions)
             self._judge(submissions, now)
             # Verified outside the lock, so that several workers can verify at once.
             judged_at_size = self._registry.size
             await self._writer.lock(tx)
             await self._follower.advance(tx)
             if self._registry.size != judged_at_size:
-                await self._follower.admit(tx, principals)
+                await self._admit(tx, principals, submissions)
                 self._judge(submissions, now)
             fresh = settle(submissions, await store.existing(tx, submissions), self._writer.size)
             appended = await self._writer.append(tx, [leaf(each, now) for each in fresh]) if fresh else None
@@ -123,23 +128,38 @@ class EscrowWorker:
             note = appended.checkpoint_note if appended else None
             if fresh:
                 await store.insert(tx, fresh, now)
-            indexes = {each.leaf_index for each in submissions if each.leaf_index is not None}
-            older = sorted(index for index in indexes if not appended or index < appended.first_index)
+            older = logged_indexes(submissions, appended.first_index if appended else size)
             receipts = await self._writer.receipts(tx, older, size, note) if older else {}
+            leaves = {index: receipt.leaf for index, receipt in receipts.items()}
             for submission in submissions:
-                if submission.leaf_index in receipts:
-                    compare(submission, receipts[submission.leaf_index].leaf)
+                compare(submission, leaves)
             held = {_hint(delivery, TREE_SIZE_HEADER) for delivery in batch}
             proofs = await self._writer.consistency(tx, {each for each in held if 0 < each <= size}, size)
         # COMMIT has succeeded: the batch is durable and its leaves are under a signed checkpoint.
         if appended is not None:
             await self._writer.committed(appended)
-            receipts.update((index, appended.receipt(index)) for index in indexes if index >= appended.first_index)
+            receipts |= {
+                each.leaf_index: appended.receipt(each.leaf_index) for each in fresh if each.leaf_index is not None
+            }
         return Settled(submissions, receipts, proofs)
+
+    async def _admit(self, tx: Transaction, principals: set[str], submissions: Sequence[Submission]) -> None:
+        """Make the principals' keys known; one whose stored enrolment is spoilt has its own messages refused."""
+        with suppress(StateCorrupt):
+            await self._follower.admit(tx, principals)
+            return
+        for submission in submissions:
+            if submission.escrow is not None and submission.refusal is None:
+                try:
+                    await self._follower.admit(tx, [submission.escrow.principal])
+                except StateCorrupt as error:
+                    submission.refusal = ProofInvalid(error.message, hint=error.hint)
 
     def _read(self, envelope: bytes) -> Submission:
         try:
             return read(envelope)
+        except MemoryError:
+            raise
         except Exception:  # noqa: BLE001  no input brings a worker down (rule 5)
             return self._baffled(Submission(envelope))
 
@@ -148,7 +168,7 @@ class EscrowWorker:
         for submission in submissions:
             try:
                 judge(submission, self._registry, now)
-            except FatalError:
+            except (FatalError, MemoryError):
                 raise
             except Exception:  # noqa: BLE001  no input brings a worker down (rule 5)
                 self._baffled(submission)
@@ -167,6 +187,17 @@ class EscrowWorker:
             roster=self._newer_roster(delivery),
         ).to_bytes()
 
+    def _rejection_reply(self, delivery: Delivery, submission: Submission, error: PermanentError) -> bytes:
+        statement = rejection(
+            error,
+            authority=self._registry.roster.body.authority,
+            request=submission.id,
+            digest=submission.digest,
+            now=int(self._clock()),
+            key=self._reply_key,
+        )
+        return Reply(statement=statement, roster=self._newer_roster(delivery)).to_bytes()
+
     def _newer_roster(self, delivery: Delivery) -> Statement | None:
         roster = self._registry.roster
         return roster.statement if _hint(delivery, ROSTER_VERSION_HEADER) < roster.body.version else None
@@ -176,15 +207,8 @@ class EscrowWorker:
         if error is None:
             raise ValueError("only a refused submission is refused")
         await consumer.quarantine(delivery, error.code, printable(error.message))
-        statement = rejection(
-            error,
-            authority=self._registry.roster.body.authority,
-            request=submission.id,
-            digest=submission.digest,
-            now=int(self._clock()),
-            key=self._reply_key,
-        )
-        await consumer.reply(delivery, Reply(statement=statement, roster=self._newer_roster(delivery)).to_bytes())
+        if submission.is_told:
+            await consumer.reply(delivery, self._rejection_reply(delivery, submission, error))
         self._log.warning(
             "message",
             kind="escrow",

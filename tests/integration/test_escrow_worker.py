@@ -17,6 +17,7 @@ from strongroom import broker as amqp
 from strongroom.crypto import tlog
 from strongroom.crypto.notes import verify_checkpoint
 from strongroom.crypto.signing import key_id
+from strongroom.errors import ConfigurationInvalid, NoAnswer
 from strongroom.leaves import EscrowLeaf, parse_leaf
 from strongroom.messages import Escrow, Rejection, parse_body
 from strongroom.receipts import VerifiedReceipt, verify
@@ -248,3 +249,55 @@ async def test_two_workers_share_the_queue_and_one_log(place: Place) -> None:
     (row,) = await place.rows("SELECT note FROM escrow_checkpoints ORDER BY size DESC LIMIT 1")
     log = place.roster.body.logs.escrow
     assert verify_checkpoint(row["note"], log.origin, log.public_key).size == 60
+
+
+async def test_a_spoilt_enrolment_costs_its_own_principal_and_nobody_else(place: Place) -> None:
+    """One edited row: the other principal's keys are stored, and the sender concerned is not told a falsehood."""
+    good, spoilt = escrow(), escrow(OTHER)
+    connection = await asyncpg.connect(place.databases.superuser_url)
+    try:
+        await connection.execute("DELETE FROM trust_statements WHERE leaf_index = 2")
+    finally:
+        await connection.close()
+    body = spoilt.envelope()
+    await place.requester.submit(
+        routing_key("escrow", OTHER), body, message_id="spoilt", headers={}, expiration_seconds=None
+    )
+    async with place.worker():
+        await place.receipt(good)
+        await place.receipt(good)
+    with pytest.raises(NoAnswer):
+        await place.requester.answer("spoilt", 0.1)
+    assert [each.code for each in await quarantined(place)] == ["proof_invalid"]
+
+
+async def test_an_edited_leaf_index_gives_no_receipt_and_stops_nobody(place: Place) -> None:
+    """A row that points at another statement's leaf, or at none, is quarantined when its statement comes again."""
+    first, second = escrow(), escrow()
+    async with place.worker():
+        await place.receipt(first)
+        await place.receipt(second)
+        connection = await asyncpg.connect(place.databases.superuser_url)
+        try:
+            await connection.execute("UPDATE escrow_statements SET leaf_index = 10 - leaf_index")
+        finally:
+            await connection.close()
+        for number, statement in enumerate((first, second)):
+            await place.requester.submit(
+                routing_key("escrow", make.PRINCIPAL),
+                statement.envelope(),
+                message_id=str(number),
+                headers={},
+                expiration_seconds=None,
+            )
+        await place.receipt(escrow())
+    assert sorted(each.code for each in await quarantined(place)) == ["proof_invalid", "proof_invalid"]
+
+
+def test_an_escrow_worker_that_is_given_sealing_keys_refuses_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The setting that names the folder of sealing keys is an error here."""
+    for name, field in EscrowSettings.model_fields.items():
+        if field.is_required() or name == "sealing_keys_dir":
+            monkeypatch.setenv(f"STRONGROOM_{name.upper()}", "/keys")
+    with pytest.raises(ConfigurationInvalid, match="sealing"):
+        EscrowSettings.load()

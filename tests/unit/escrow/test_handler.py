@@ -215,7 +215,7 @@ def test_a_row_that_points_at_another_statements_leaf_gives_no_receipt() -> None
     (submission,), (other,) = accepted(make.escrow()), accepted(make.escrow(OTHER))
     for logged, index in ((leaf(submission, make.NOW), 4), (leaf(other, make.NOW), None)):
         submission.leaf_index = 4
-        compare(submission, logged)
+        compare(submission, {4: logged})
         assert submission.leaf_index == index
     assert isinstance(submission.refusal, ProofInvalid)
 
@@ -228,3 +228,14 @@ def test_a_row_that_names_a_leaf_beyond_the_log_gives_no_receipt_and_stops_nobod
         assert settle([submission], Existing({str(submission.id): (statement.digest, 5)}, {}), size) == []
         assert submission.leaf_index == index
         assert isinstance(submission.refusal, ProofInvalid) is (index is None)
+
+
+def test_a_conflict_that_only_a_row_claims_is_not_told_to_the_sender() -> None:
+    """A conflict holds if the log's leaf is another statement's with this id; else the row was edited."""
+    statement = make.escrow()
+    for rival, told in ((make.escrow(id=read(statement.envelope()).id), True), (make.escrow(), False)):
+        (submission,), (holder,) = accepted(statement), accepted(rival)
+        assert settle([submission], Existing({str(submission.id): (b"other", 3)}, {}), 9) == []
+        compare(submission, {3: leaf(holder, make.NOW)})
+        assert submission.is_told is told
+        assert isinstance(submission.refusal, StatementConflict if told else ProofInvalid)
