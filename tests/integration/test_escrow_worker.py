@@ -296,8 +296,8 @@ async def test_an_edited_leaf_index_gives_no_receipt_and_stops_nobody(place: Pla
 
 def test_an_escrow_worker_that_is_given_sealing_keys_refuses_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """The setting that names the folder of sealing keys is an error here."""
-    for name, field in EscrowSettings.model_fields.items():
-        if field.is_required() or name == "sealing_keys_dir":
+    for name, setting in EscrowSettings.model_fields.items():
+        if setting.is_required() or name == "sealing_keys_dir":
             monkeypatch.setenv(f"STRONGROOM_{name.upper()}", "/keys")
     with pytest.raises(ConfigurationInvalid, match="sealing"):
         EscrowSettings.load()
