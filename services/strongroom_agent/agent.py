@@ -10,21 +10,23 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from strongroom.crypto.secret import Secret
-from strongroom.errors import ExitCode, Expired, Rejected, StrongroomError, TransientError, UsageError
+from strongroom.crypto.signing import SigningKey
+from strongroom.errors import Expired, StrongroomError, UsageError
 from strongroom.messages import ListedRecord
 from strongroom.roster import Roster
-from strongroom_agent import age, files, listing
+from strongroom_agent import age, enrolment, files, listing
 from strongroom_agent.delivery import Courier, Delivery
 from strongroom_agent.home import Home, Role
 from strongroom_agent.identity import signing_key
 from strongroom_agent.link import Connector, broker_link
-from strongroom_agent.listing import Comparing, Comparison, RecordsPage
-from strongroom_agent.packing import KeyToEscrow, pack
+from strongroom_agent.listing import RecordsPage
+from strongroom_agent.packing import KeyToEscrow, issue_time, pack
 from strongroom_agent.patience import Deadline, patiently
 from strongroom_agent.recovery import Inquiry, RecoveredKey, Recovery
 from strongroom_agent.session import Session
 from strongroom_agent.spool import Spool
 from strongroom_agent.state import State
+from strongroom_agent.sync import Sync, SyncReport
 from strongroom_agent.trust import Trust
 
 __all__ = [
@@ -43,32 +45,6 @@ SYNC_SECONDS: Final = 120.0
 ASK_SECONDS: Final = 60.0
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class SyncReport:
-    """What a `sync` did and found.
-
-    roster_changed: a newer roster was adopted. compared: the authority's listing was read to its end; missing,
-    mismatched and disclosed are record ids as in `Comparison`. error: what kept something spooled or uncompared.
-    """
-
-    delivery: Delivery
-    roster_version: int
-    roster_changed: bool
-    compared: bool
-    missing: tuple[str, ...]
-    mismatched: tuple[str, ...]
-    disclosed: tuple[str, ...]
-    error: StrongroomError | None
-
-    @property
-    def exit_code(self) -> ExitCode:
-        """FAILED: a key is refused, missing, or an answer not to be believed. TRY_LATER: something is left."""
-        trouble = self.error is not None and not isinstance(self.error, TransientError)
-        if trouble or self.missing or self.mismatched or self.delivery.exit_code is ExitCode.FAILED:
-            return ExitCode.FAILED
-        return ExitCode.DONE if self.error is None and not self.delivery.spooled else ExitCode.TRY_LATER
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +117,15 @@ class Agent:
         """
         self._require_principal()
         roster = await self._current_roster(wait_seconds)
-        now = int(self._clock())
+        issued_at = issue_time(self._spool, int(self._clock()))
         packed = pack(
             keys,
             principal=self._home.config.name,
             roster=roster,
-            signing_key=signing_key(self._home, self._passphrase),
-            now=now,
+            signing_key=self._signing_key(),
+            now=issued_at,
         )
-        self._spool.add(packed, now)
+        self._spool.add(packed, issued_at)
         return await self._deliver([each.id for each in packed], wait_seconds)
 
     def _require_principal(self) -> None:
@@ -169,24 +145,24 @@ class Agent:
     async def _deliver(self, ids: list[str], wait_seconds: float) -> Delivery:
         courier = Courier(self._spool, ids)
         error: StrongroomError | None = None
+
+        async def attempt(session: Session, deadline: Deadline) -> None:
+            await enrolment.finish(self._home, session, deadline)
+            await courier.deliver(session, deadline)
+
         if ids and wait_seconds:
             try:
-                await self._patiently(courier.deliver, wait_seconds)
+                await self._patiently(attempt, wait_seconds)
             except StrongroomError as caught:
                 self._spool.note_failures(dict.fromkeys(courier.unsent, f"{caught.code}: {caught.message}"))
                 error = caught
-        return self._delivery(ids, courier.doubt or error, all_records=True)
-
-    def _delivery(self, ids: list[str], error: StrongroomError | None, *, all_records: bool) -> Delivery:
-        states = self._spool.states(ids)
-        shown = [id_ for id_ in ids if all_records or states[id_] != "stored"]
-        counts = list(states.values())
+        counts = list(self._spool.states(ids).values())
         return Delivery(
-            records=tuple(self._spool.of_statements(shown)),
+            records=tuple(self._spool.of_statements(ids)),
             stored=counts.count("stored"),
             rejected=counts.count("rejected"),
             spooled=counts.count("spooled"),
-            error=error,
+            error=courier.doubt or error or courier.postponed,
         )
 
     def requeue(self, statement_id: str) -> None:
@@ -195,31 +171,31 @@ class Agent:
 
     # ---- sync ----
 
-    async def sync(self, *, wait_seconds: float = SYNC_SECONDS, compare: bool = True) -> SyncReport:
+    async def sync(
+        self, *, wait_seconds: float = SYNC_SECONDS, compare: bool = True, retry_rejected: bool = False
+    ) -> SyncReport:
         """Send everything that is spooled, take a newer roster, and compare with what the authority lists.
 
-        One connection serves for all of it unless it breaks. Trouble with the authority is told by the report and
-        never raised. Raises ConfigurationInvalid, KeyFileInvalid, StateCorrupt and TransientError for the home.
+        Before the rest, an enrolment that is not proven yet is sent again; while it is not, nothing else is. A
+        statement that is rejected here and listed there goes out again for its receipt; with `retry_rejected` all
+        rejected ones do. One connection serves for all of it unless it breaks. Trouble with the authority is told
+        by the report and never raised. Raises ConfigurationInvalid, KeyFileInvalid, StateCorrupt and
+        TransientError for the home.
         """
         version = self._trust().newest.body.version
-        ids = self._spool.spooled()
-        courier = Courier(self._spool, ids)
-        comparison: Comparison | None = None
+        if retry_rejected:
+            self._spool.requeue_rejected()
+        sync = Sync(self._home, self._spool, self._signing_key, compare=compare)
         error: StrongroomError | None = None
-
-        async def attempt(session: Session, deadline: Deadline) -> Comparison | None:
-            await courier.deliver(session, deadline)
-            return await self._compare(session, deadline) if compare else None
-
         try:
-            if ids or compare:
-                comparison = await self._patiently(attempt, wait_seconds)
+            if compare or self._spool.counts()["spooled"]:
+                await self._patiently(sync.attempt, wait_seconds)
         except StrongroomError as caught:
-            self._spool.note_failures(dict.fromkeys(courier.unsent, f"{caught.code}: {caught.message}"))
+            sync.note(caught)
             error = caught
         newest = self._trust().newest.body.version
-        error = courier.doubt or error
-        delivery = self._delivery(ids, error, all_records=False)
+        delivery = sync.delivery(error)
+        comparison = sync.comparison
         return SyncReport(
             delivery=delivery,
             roster_version=newest,
@@ -228,26 +204,17 @@ class Agent:
             missing=comparison.missing if comparison else (),
             mismatched=comparison.mismatched if comparison else (),
             disclosed=comparison.disclosed if comparison else (),
-            error=error,
+            error=delivery.error,
         )
 
-    async def _compare(self, session: Session, deadline: Deadline) -> Comparison | None:
-        # Taken before the first page is asked for: what is stored meanwhile may not be on a page already read.
-        comparing = Comparing(self._spool.stored_fingerprints())
-        key = signing_key(self._home, self._passphrase)
-        try:
-            async for page in listing.pages(
-                session, self._home, key, self._home.config.name, after=None, deadline=deadline
-            ):
-                comparing.take(page)
-        except Rejected:
-            # An officer has no records; the answer has brought the roster all the same.
-            if self._home.config.role is Role.OFFICER:
-                return None
-            raise
-        comparison = comparing.finish()
-        self._spool.note_listing(comparison.outcome, session.now)
-        return comparison
+    def clear_evidence(self) -> int:
+        """Let the receipts of a log count again that evidence is kept against; return how much was dropped.
+
+        For an operator, after an auditor has compared the log with the evidence, which is gone then. The
+        checkpoints held here stay: a log that does not continue them is found out again. Raises Busy.
+        """
+        with self._home.lock():
+            return self._state.clear_evidence()
 
     # ---- recovery ----
 
@@ -270,7 +237,7 @@ class Agent:
         """
         inquiry = Inquiry(
             self._home,
-            signing_key(self._home, self._passphrase),
+            self._signing_key(),
             authority=self._home.authority()[0],
             principal=principal or self._home.config.name,
             name=name,
@@ -293,13 +260,12 @@ class Agent:
         Arguments: with `limit`, no more pages are asked for once that many records are there. Raises as `recover`
         does for what an answer can be.
         """
+        reading = listing.Reading(self._home, self._signing_key(), principal or self._home.config.name, after=after)
+        found: list[ListedRecord] = []
 
         async def attempt(session: Session, deadline: Deadline) -> RecordsPage:
-            whose = principal or self._home.config.name
-            key = signing_key(self._home, self._passphrase)
-            found: list[ListedRecord] = []
             following: str | None = None
-            async for page in listing.pages(session, self._home, key, whose, after=after, deadline=deadline):
+            async for page in reading.pages(session, deadline):
                 found.extend(page.records)
                 following = page.next
                 if limit is not None and len(found) >= limit:
@@ -355,6 +321,9 @@ class Agent:
         return target
 
     # ---- talking to the authority ----
+
+    def _signing_key(self) -> SigningKey:
+        return signing_key(self._home, self._passphrase)
 
     def _trust(self) -> Trust:
         return Trust.of(self._home, self._state)

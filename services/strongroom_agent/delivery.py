@@ -2,11 +2,13 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from strongroom.errors import (
     ExitCode,
+    Expired,
     LogForked,
     NoAnswer,
     PermanentError,
@@ -30,8 +32,9 @@ WINDOW_BYTES_MAX: Final = 8 * 1024 * 1024
 class Delivery:
     """What became of some statements of the spool.
 
-    records: those in the statements (for `sync`, in the statements that are not stored). stored, rejected,
-    spooled: how many statements. error: why something is still spooled; None when nothing is.
+    records: those in the statements. stored, rejected, spooled: how many statements. error: why something is
+    still spooled; None when nothing is. Of a `sync`: `stored` counts what it brought home, and records, rejected
+    and spooled are of everything in the home that is not stored.
     """
 
     records: tuple[RecordRow, ...]
@@ -46,6 +49,12 @@ class Delivery:
         if self.rejected or (self.error is not None and not isinstance(self.error, TransientError)):
             return ExitCode.FAILED
         return ExitCode.TRY_LATER if self.spooled else ExitCode.DONE
+
+
+class Postponed(TransientError):
+    """The authority holds a statement to be from the future: one of two clocks is wrong, and time heals that."""
+
+    code = Expired.code
 
 
 class Courier:
@@ -63,6 +72,12 @@ class Courier:
         self._tried: set[str] = set()
         self.doubt: StrongroomError | None = None
         """The first answer that was not to be believed; its statement stays spooled and is not sent again here."""
+        self.postponed: Postponed | None = None
+        """The first `expired`; its statement stays spooled too, and the next call sends it again."""
+
+    def add(self, statement_ids: Sequence[str]) -> None:
+        """Deliver these spooled statements as well."""
+        self._pending.extend(statement_ids)
 
     @property
     def unsent(self) -> tuple[str, ...]:
@@ -73,8 +88,16 @@ class Courier:
         """Send everything that is pending over one link.
 
         Raises a TransientError when something is still pending: call again with another link. Raises LogForked
-        when the log is not to be believed any more; then nothing of that round counts.
+        when the log is not to be believed any more; then nothing of that round counts. While evidence of that is
+        kept, nothing is sent and `doubt` says why.
         """
+        try:
+            session.check_unforked("escrow")
+        except LogForked as error:
+            self._spool.note_failures(dict.fromkeys(self._pending, f"{error.code}: {error.message}"))
+            self._pending.clear()
+            self.doubt = error
+            return
         answered: set[str] = set()
         while self._pending:
             if not seconds_left(deadline):
@@ -127,7 +150,11 @@ class Courier:
         self._after(verdict)
 
     def _after(self, verdict: "_Verdict") -> None:
-        transient = [id_ for id_, error in verdict.errors.items() if isinstance(error, TransientError)]
+        transient = [
+            id_
+            for id_, error in verdict.errors.items()
+            if isinstance(error, TransientError) and not isinstance(error, Postponed)
+        ]
         self._pending.extendleft(reversed([id_ for id_ in verdict.proven if id_ not in verdict.stored()]))
         self._pending.extend(transient)
         for error in verdict.errors.values():
@@ -135,6 +162,8 @@ class Courier:
                 raise error
             if self.doubt is None and isinstance(error, PermanentError):
                 self.doubt = error
+            if self.postponed is None and isinstance(error, Postponed):
+                self.postponed = error
         if transient:
             raise verdict.errors[transient[0]]
 
@@ -155,6 +184,12 @@ class _Verdict:
             return
         try:
             refusal = proofs.refusal(answer.reply, answer.question, session.roster)
+            if refusal is not None and refusal.code == Expired.code:
+                self.errors[id_] = Postponed(
+                    f"the authority says: {refusal.message}",
+                    hint="compare the clocks of this host and of the workers",
+                )
+                return
             if refusal is not None:
                 self.refused[id_] = refusal
                 return

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from strongroom.crypto.secret import Secret
 from strongroom.crypto.signing import SigningKey, key_id
-from strongroom.errors import ReplyInvalid, RosterInvalid, StateCorrupt, UsageError
+from strongroom.errors import Rejected, ReplyInvalid, RosterInvalid, StateCorrupt, UsageError
 from strongroom.leaves import EnrolmentLeaf
 from strongroom.messages import Enrolment, Invitation, new_id, parse_body
 from strongroom.roster import Roster
@@ -155,20 +155,50 @@ def _prepare(file: InvitationFile, invitation: Invitation, key: SigningKey, stat
 async def _send(
     home: Home, kept: KeptEnrolment, connector: Connector, clock: Callable[[], float], deadline: Deadline
 ) -> None:
-    statement = parse_envelope(kept.envelope)
-    question = Question("recovery", kept.id, statement.digest)
     with home.lock(), State.open(home.state_file) as state:
         trust = Trust.of(home, state)
         async with connector(home) as link:
             session = Session(link=link, name=home.config.name, state=state, trust=trust, clock=clock)
-            held = state.checkpoint("recovery")
-            answer = await session.ask("enrol", question, kept.envelope, deadline=deadline, held=held)
-            session.raise_refusal(answer)
-            proven = session.proven(answer)
-            _check_leaf(proven, question, statement, kept.invitation)
-        with state.transaction():
-            state.mark_enrolled(kept.id, proven.receipt, session.now)
-            state.keep_checkpoint(proven.checkpoint, session.now)
+            await _prove(session, kept, deadline)
+
+
+async def finish(home: Home, session: Session, deadline: Deadline) -> None:
+    """Prove the enrolment of a host's home if it is not proven yet; nothing else may be sent from it before.
+
+    The kept enrolments are sent again, the newest first: an older one may be in the log without a word of it
+    having arrived. Raises Rejected when the authority refuses all of them, and what `enrol` raises for answers.
+    """
+    enrolments = session.state.enrolments()
+    if home.config.role is not Role.PRINCIPAL or any(each.enrolled_at is not None for each in enrolments):
+        return
+    refusal: Rejected | None = None
+    for kept in reversed(enrolments):
+        try:
+            await _prove(session, kept, deadline)
+        except Rejected as error:
+            refusal = refusal or error
+        else:
+            return
+    if refusal is not None:
+        raise Rejected(
+            f"not enrolled yet: {refusal.message}",
+            remote_code=refusal.remote_code,
+            hint="run `strongroom enrol` with a new invitation; what is spooled goes out after it",
+        )
+
+
+async def _prove(session: Session, kept: KeptEnrolment, deadline: Deadline) -> None:
+    session.check_unforked("recovery")
+    statement = parse_envelope(kept.envelope)
+    question = Question("recovery", kept.id, statement.digest)
+    held = session.state.checkpoint("recovery")
+    answer = await session.ask("enrol", question, kept.envelope, deadline=deadline, held=held)
+    session.raise_refusal(answer)
+    proven = session.proven(answer)
+    _check_leaf(proven, question, statement, kept.invitation)
+    with session.state.transaction():
+        session.state.mark_enrolled(kept.id, proven.receipt, session.now)
+        session.state.keep_checkpoint(proven.checkpoint, session.now)
 
 
 def _check_leaf(proven: Proven, question: Question, statement: Statement, invitation: str) -> None:

@@ -23,54 +23,67 @@ class RecordsPage:
     next: str | None
 
 
-async def pages(
-    session: Session, home: Home, key: SigningKey, principal: str, *, after: str | None, deadline: Deadline
-) -> AsyncIterator[Listing]:
-    """Ask for a principal's records and give each verified page as it comes.
+class Reading:
+    """Reads the records of a principal, page by page, over as many links as it takes.
 
-    Raises Rejected, ReplyInvalid, Expired, RosterInvalid, BrokerUnavailable, Unroutable, NoAnswer.
+    A page without answer is asked for again by the same request as long as that lives, so that an outage leaves
+    one request behind and not one for every attempt; it never expires inside the broker, for the same reason.
     """
-    while True:
-        listing = await _page(session, home, key, principal, after=after, deadline=deadline)
-        yield listing
-        if listing.next is None:
-            return
-        if not seconds_left(deadline):
-            raise NoAnswer("the time allowed is over before the last page of the listing")
-        after = listing.next
 
+    def __init__(self, home: Home, key: SigningKey, principal: str, *, after: str | None = None) -> None:
+        """Read from the record id `after` on; `key` signs the requests."""
+        self._home = home
+        self._key = key
+        self._principal = principal
+        self._after = after
+        self._asked: tuple[ListingRequest, Statement] | None = None
 
-async def _page(
-    session: Session, home: Home, key: SigningKey, principal: str, *, after: str | None, deadline: Deadline
-) -> Listing:
-    now = session.now
-    request = ListingRequest(
-        authority=session.trust.newest.body.authority,
-        id=new_id(),
-        issued_at=now,
-        expires_at=now + REQUEST_LIFE_SECONDS_MAX,
-        requester=home.config.name,
-        requester_kind=RequesterKind(home.config.role.value),
-        principal=principal,
-        after=after,
-    )
-    statement = Statement.sign(ListingRequest.TYPE, request.to_bytes(), key)
-    question = Question("recovery", request.id, statement.digest)
-    answer = await session.ask(
-        "recovery",
-        question,
-        statement.envelope(),
-        deadline=deadline,
-        held=session.state.checkpoint("recovery"),
-        expiration_seconds=REQUEST_LIFE_SECONDS_MAX,
-    )
-    _, listing = session.signed_answer(answer, Listing)
-    if (listing.request, listing.request_digest) != (request.id, statement.digest.hex()):
-        raise ReplyInvalid("reply: a listing that answers something else")
-    if listing.principal != principal:
-        raise ReplyInvalid("reply: a listing of somebody else's records")
-    _check_order(listing, after or "")
-    return listing
+    async def pages(self, session: Session, deadline: Deadline) -> AsyncIterator[Listing]:
+        """Give each verified page as it comes; after a TransientError, go on with another link.
+
+        Raises Rejected, ReplyInvalid, Expired, RosterInvalid, BrokerUnavailable, Unroutable, NoAnswer.
+        """
+        while True:
+            listing = await self._page(session, deadline)
+            self._after, self._asked = listing.next, None
+            yield listing
+            if listing.next is None:
+                return
+            if not seconds_left(deadline):
+                raise NoAnswer("the time allowed is over before the last page of the listing")
+
+    async def _page(self, session: Session, deadline: Deadline) -> Listing:
+        request, statement = self._request(session)
+        answer = await session.ask(
+            "recovery",
+            Question("recovery", request.id, statement.digest),
+            statement.envelope(),
+            deadline=deadline,
+            held=session.state.checkpoint("recovery"),
+        )
+        _, listing = session.signed_answer(answer, Listing)
+        if (listing.request, listing.request_digest) != (request.id, statement.digest.hex()):
+            raise ReplyInvalid("reply: a listing that answers something else")
+        if listing.principal != self._principal:
+            raise ReplyInvalid("reply: a listing of somebody else's records")
+        _check_order(listing, self._after or "")
+        return listing
+
+    def _request(self, session: Session) -> tuple[ListingRequest, Statement]:
+        now = session.now
+        if self._asked is None or self._asked[0].expires_at <= now:
+            request = ListingRequest(
+                authority=session.trust.newest.body.authority,
+                id=new_id(),
+                issued_at=now,
+                expires_at=now + REQUEST_LIFE_SECONDS_MAX,
+                requester=self._home.config.name,
+                requester_kind=RequesterKind(self._home.config.role.value),
+                principal=self._principal,
+                after=self._after,
+            )
+            self._asked = request, Statement.sign(ListingRequest.TYPE, request.to_bytes(), self._key)
+        return self._asked
 
 
 def _check_order(listing: Listing, after: str) -> None:
@@ -89,26 +102,35 @@ class Comparison:
     """What a complete listing said about the records that were receipted before it was asked for.
 
     missing: receipted here, and the authority does not list them. mismatched: listed with another fingerprint.
-    disclosed: handed out since, so the keys should be replaced. Ids, in order.
+    disclosed: handed out since, so the keys should be replaced. Ids, in order. stored_after_all: ids of the
+    statements that are rejected here and listed there.
     """
 
     missing: tuple[str, ...]
     mismatched: tuple[str, ...]
     disclosed: tuple[str, ...]
+    stored_after_all: tuple[str, ...]
     outcome: Mapping[str, Listed]
 
 
 class Comparing:
-    """Compares receipts with a listing, page by page."""
+    """Compares what is known here with a listing, page by page."""
 
-    def __init__(self, receipted: Mapping[str, str]) -> None:
-        """Compare these records: id → fingerprint, as they were before the listing was asked for."""
+    def __init__(self, receipted: Mapping[str, str], rejected: Mapping[str, str]) -> None:
+        """Compare these records, as they were before the listing was asked for.
+
+        Arguments: record id → fingerprint of those with a receipt, record id → statement id of the rejected ones.
+        """
         self._receipted = receipted
+        self._rejected = rejected
+        self._stored_after_all: dict[str, None] = {}
         self._outcome: dict[str, Listed] = {}
 
     def take(self, listing: Listing) -> None:
         """Take one page into account."""
         for record in listing.records:
+            if self._rejected.get(record.id) == record.statement:
+                self._stored_after_all[record.statement] = None
             fingerprint = self._receipted.get(record.id)
             if fingerprint is None:
                 continue
@@ -127,4 +149,6 @@ class Comparing:
         def those(what: Listed) -> tuple[str, ...]:
             return tuple(sorted(id_ for id_, found in outcome.items() if found == what))
 
-        return Comparison(those("missing"), those("mismatched"), those("disclosed"), outcome)
+        return Comparison(
+            those("missing"), those("mismatched"), those("disclosed"), tuple(self._stored_after_all), outcome
+        )

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from strongroom.blobs import BlobContext, seal_material
 from strongroom.crypto.secret import Secret
 from strongroom.crypto.signing import SigningKey
-from strongroom.limits import BODY_BYTES_MAX, RECORDS_MAX
+from strongroom.limits import BODY_BYTES_MAX, CLOCK_SKEW_SECONDS, RECORDS_MAX
 from strongroom.messages import Escrow, Record, new_id, validated
 from strongroom.roster import Roster
 from strongroom.statements import Statement, canonical_json
-from strongroom_agent.spool import Packed, RecordFacts
+from strongroom_agent.spool import Packed, RecordFacts, Spool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,21 @@ class KeyToEscrow:
     serial_number: str = ""
     algorithm: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def issue_time(spool: Spool, now: int) -> int:
+    """Return the time of issue of what is escrowed at `now`, so that the newest key of a name stays the newest.
+
+    The authority goes by signed times (SPEC 4.4), and a clock may step back. So this is a second after the newest
+    statement of this spool while the clock is behind that one, or within its second but with ids that went back.
+    It is never further ahead of the clock than the authority's allowance for skew, 60 s: times beyond that were
+    given by a clock that was wrong, and are passed over so that they hold nothing up. If the authority's clock is
+    behind this one as well, it may answer `expired`; the statement then stays spooled until time has caught up.
+    """
+    newest = spool.newest(before=now + CLOCK_SKEW_SECONDS)
+    if newest is None or newest[0] < now or (newest[0] == now and newest[1] < new_id()):
+        return now
+    return newest[0] + 1
 
 
 def pack(

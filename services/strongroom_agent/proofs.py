@@ -15,9 +15,9 @@ from strongroom.statements import Statement
 from strongroom_agent.spool import Refusal
 from strongroom_agent.state import KeptCheckpoint, LogName, ProvenLeaf
 
-_FORK_HINT = (
+FORK_HINT = (
     "nothing new counts as stored; show the auditors the evidence that `strongroom status` lists,"
-    " and compare with their copy of the log"
+    " and compare with their copy of the log; when they have cleared it up, `strongroom sync --clear-evidence`"
 )
 
 B = TypeVar("B", bound=Body)
@@ -120,7 +120,7 @@ def check_continues(
     if new.size < held.size and not late:
         raise LogForked(
             f"{new.log} log: had {held.size} leaves, and the authority now signs that it has {new.size}",
-            hint=_FORK_HINT,
+            hint=FORK_HINT,
         )
     if new.size < held.size or consistency is None or consistency.from_size != held.size:
         raise ReplyInvalid(f"reply: no proof that the {new.log} log continues the {held.size} leaves known here")
@@ -128,11 +128,11 @@ def check_continues(
         verify_consistency(held.size, held.root, new.size, new.root, consistency.hashes)
     except ProofInvalid as error:
         raise LogForked(
-            f"{new.log} log: is not the one that was seen before: {error.message}", hint=_FORK_HINT
+            f"{new.log} log: is not the one that was seen before: {error.message}", hint=FORK_HINT
         ) from None
 
 
 def check_same_log(one: KeptCheckpoint, other: KeptCheckpoint) -> None:
     """Raise LogForked for two checkpoints of the same size with different roots."""
     if one.size == other.size and one.root != other.root:
-        raise LogForked(f"{one.log} log: two histories of {one.size} leaves are signed", hint=_FORK_HINT)
+        raise LogForked(f"{one.log} log: two histories of {one.size} leaves are signed", hint=FORK_HINT)

@@ -9,7 +9,7 @@ from strongroom.crypto.secret import Secret
 from strongroom.crypto.signing import SigningKey
 from strongroom.errors import FingerprintMismatch, ReplyInvalid
 from strongroom.leaves import ReleaseLeaf
-from strongroom.limits import REQUEST_LIFE_SECONDS_MAX
+from strongroom.limits import HISTORY_RECORDS_MAX, REQUEST_LIFE_SECONDS_MAX
 from strongroom.messages import (
     HistoryEntry,
     Release,
@@ -165,7 +165,11 @@ class Inquiry:
     def _missing(self, release: Release, spool: Spool) -> tuple[str, ...]:
         if self.request.name is None or self.request.principal != self._home.config.name:
             return ()
-        return tuple(sorted(spool.stored_fingerprints(self.request.name).keys() - {e.id for e in release.history}))
+        missing = spool.stored_fingerprints(self.request.name).keys() - {entry.id for entry in release.history}
+        if len(release.history) >= HISTORY_RECORDS_MAX:
+            # The history was cut off; what is older than its last entry may be there. Ids rise with time.
+            missing = {id_ for id_ in missing if id_ > release.history[-1].id}
+        return tuple(sorted(missing))
 
 
 def _check_against_own(record: ReleasedRecord, spool: Spool) -> None:

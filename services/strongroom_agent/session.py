@@ -14,7 +14,7 @@ from strongroom_agent import proofs
 from strongroom_agent.link import Link
 from strongroom_agent.patience import Deadline, seconds_left
 from strongroom_agent.proofs import Proven, Question
-from strongroom_agent.state import Evidence, KeptCheckpoint, State
+from strongroom_agent.state import Evidence, KeptCheckpoint, LogName, State
 from strongroom_agent.trust import Trust
 
 ANSWER_SECONDS_MAX = 15.0
@@ -56,6 +56,11 @@ class Session:
     def roster(self) -> Roster:
         """The roster to judge answers by; Expired when it has."""
         return self.trust.current(self.now)
+
+    def check_unforked(self, log: LogName) -> None:
+        """Raise LogForked while evidence against a log is kept: an auditor has to look before it counts again."""
+        if any(each.log == log for each in self.state.evidence()):
+            raise LogForked(f"{log} log: evidence against it is kept in this home", hint=proofs.FORK_HINT)
 
     async def ask(
         self,

@@ -84,7 +84,10 @@ class Spool:
         self._state = state
 
     def add(self, statements: Iterable[Packed], now: int) -> None:
-        """Take statements in, all or none; they survive a power cut once this returns."""
+        """Take statements in, all or none; they survive a power cut once this returns.
+
+        Arguments: `now` is the time of issue that they bear, in seconds.
+        """
         with self._state.transaction():
             for packed in statements:
                 self._state.execute(
@@ -117,6 +120,22 @@ class Spool:
             id_
             for (id_,) in self._state.rows("SELECT id FROM statements WHERE state = 'spooled' ORDER BY position")
         ]
+
+    def unstored(self) -> list[str]:
+        """Return the ids of what is not proven stored, spooled or rejected, in the order in which it came."""
+        return [
+            id_
+            for (id_,) in self._state.rows("SELECT id FROM statements WHERE state <> 'stored' ORDER BY position")
+        ]
+
+    def newest(self, before: int) -> tuple[int, str] | None:
+        """Return the newest time of issue before `before`, and the greatest record id that bears it, or None."""
+        rows = self._state.rows(
+            "SELECT created_at, max(records.id) FROM statements JOIN records ON records.statement = statements.id"
+            " WHERE created_at = (SELECT max(created_at) FROM statements WHERE created_at < ?) GROUP BY created_at",
+            before,
+        )
+        return (rows[0][0], rows[0][1]) if rows else None
 
     def message(self, statement_id: str) -> tuple[bytes, bytes]:
         """Return envelope and statement digest (32 bytes) of a statement; NotFound without it."""
@@ -186,7 +205,27 @@ class Spool:
         if not changed:
             raise NotFound(f"{statement_id}: is no rejected statement of this home")
 
+    def requeue_rejected(self) -> int:
+        """Let every rejected statement go out again; return how many there are."""
+        return self._state.execute(
+            "UPDATE statements SET state = 'spooled', code = NULL, message = NULL, rejection = NULL"
+            " WHERE state = 'rejected'"
+        )
+
+    def rejected_records(self) -> dict[str, str]:
+        """Return record id → statement id of every record whose statement was rejected."""
+        return dict(
+            self._state.rows(
+                "SELECT records.id, statements.id FROM records JOIN statements ON statements.id = records.statement"
+                " WHERE state = 'rejected'"
+            )
+        )
+
     # ---- what people are shown ----
+
+    def size(self) -> int:
+        """Return how many records were escrowed from this home, in whatever state."""
+        return int(self._state.rows("SELECT count(*) FROM records")[0][0])
 
     def counts(self) -> dict[StatementState, int]:
         """Return how many statements are in each state."""

@@ -76,6 +76,7 @@ CREATE TABLE statements (
     CHECK (state <> 'rejected' OR (code IS NOT NULL AND message IS NOT NULL AND rejection IS NOT NULL))
 );
 CREATE INDEX statements_open ON statements (position) WHERE state <> 'stored';
+CREATE INDEX statements_created ON statements (created_at);
 CREATE TABLE records (
     id            TEXT PRIMARY KEY,
     statement     TEXT NOT NULL REFERENCES statements (id),
@@ -292,6 +293,10 @@ class State:
             evidence.reply,
             evidence.seen_at,
         )
+
+    def clear_evidence(self) -> int:
+        """Drop all evidence and return how much there was; the checkpoints that are held stay."""
+        return self.execute("DELETE FROM evidence")
 
     def evidence(self) -> list[Evidence]:
         """Return all evidence, oldest first."""

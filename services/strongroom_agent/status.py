@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from strongroom.errors import ExitCode
-from strongroom_agent.home import Home
+from strongroom_agent.home import Home, Role
 from strongroom_agent.spool import Listed, RecordRow, Spool, StatementState
 from strongroom_agent.state import Evidence, KeptCheckpoint, KeptEnrolment, KeptRoster, State
 
@@ -20,7 +20,7 @@ class Status:
 
     enrolment: the one that is proven, None for an officer or while enrolling. counts: statements by state.
     listed: records by what the authority's listing said last. records: as many as were asked for, those that need
-    attention first. evidence: of a log that contradicted itself.
+    attention first; records_total: how many there are. evidence: of a log that contradicted itself.
     """
 
     home: Home
@@ -31,14 +31,23 @@ class Status:
     counts: Mapping[StatementState, int]
     listed: Mapping[Listed, int]
     records: tuple[RecordRow, ...]
+    records_total: int
     evidence: tuple[Evidence, ...]
 
     @property
     def exit_code(self) -> ExitCode:
-        """FAILED: a key is rejected, missing or different, or a log forked. TRY_LATER: something is spooled."""
+        """FAILED: a key is rejected, missing or different, or a log forked.
+
+        TRY_LATER: something is spooled, or the enrolment is not proven.
+        """
         if self.counts["rejected"] or self.listed.get("missing") or self.listed.get("mismatched") or self.evidence:
             return ExitCode.FAILED
-        return ExitCode.TRY_LATER if self.counts["spooled"] else ExitCode.DONE
+        return ExitCode.TRY_LATER if self.counts["spooled"] or self.enrolling else ExitCode.DONE
+
+    @property
+    def enrolling(self) -> bool:
+        """Whether this is a host's home whose enrolment is not proven yet, so that nothing is sent from it."""
+        return self.home.config.role is Role.PRINCIPAL and self.enrolment is None
 
     def document(self) -> dict[str, object]:
         """Return everything as plain values for JSON; the proofs themselves stay in the home."""
@@ -85,6 +94,7 @@ def status(path: Path, *, limit: int | None = RECORDS_SHOWN, now: int | None = N
             counts=spool.counts(),
             listed=spool.listed_counts(),
             records=tuple(spool.overview(limit)),
+            records_total=spool.size(),
             evidence=tuple(state.evidence()),
         )
 

@@ -168,15 +168,31 @@ def _sentence(row: dict[str, object]) -> str:
 
 
 @click.command()
+@click.option("--retry-rejected", is_flag=True, help="Send rejected keys again too, when the cause is gone.")
+@click.option(
+    "--clear-evidence",
+    is_flag=True,
+    help="Drop the evidence against a log and let its receipts count again. Only after an auditor has looked:"
+    " keep a copy of the home's state.db, for the evidence is gone then.",
+)
 @home_option
 @passphrase_option
 @wait_option(120.0)
 @output_option
-def sync(home: Path, passphrase: Secret | None, wait_seconds: float, output: Output) -> None:
+def sync(
+    *,
+    retry_rejected: bool,
+    clear_evidence: bool,
+    home: Path,
+    passphrase: Secret | None,
+    wait_seconds: float,
+    output: Output,
+) -> None:
     """Send what is spooled, take a newer roster, and compare with what the authority holds.
 
-    For a timer; harmless to repeat. Exit code 75 while something is still spooled, 1 if the authority
-    refused a key or does not list one that it gave a receipt for.
+    For a timer; harmless to repeat. Finishes an enrolment first that has no receipt yet. Exit code 75 while
+    something is still spooled, 1 while a key of this home is rejected, or if the authority does not list one that
+    it gave a receipt for.
 
     Example: `strongroom sync -o json`
     """
@@ -184,7 +200,10 @@ def sync(home: Path, passphrase: Secret | None, wait_seconds: float, output: Out
     from strongroom_agent.status import record_document
 
     with Agent.open(home, passphrase=passphrase) as agent:
-        report = carry_out("Synchronizing", agent.sync(wait_seconds=wait_seconds))
+        if clear_evidence:
+            agent.clear_evidence()
+        work = agent.sync(wait_seconds=wait_seconds, retry_rejected=retry_rejected)
+        report = carry_out("Synchronizing", work)
     if output.json:
         output.document(
             "sync",
@@ -220,6 +239,8 @@ def sync(home: Path, passphrase: Secret | None, wait_seconds: float, output: Out
         click.echo(f"  disclosed: record {record} was released; replace that key", err=True)
     if report.error is not None:
         click.echo(f"  {report.error.message}", err=True)
+        if report.error.hint is not None:
+            click.echo(f"  next: {report.error.hint}", err=True)
     sys.exit(report.exit_code)
 
 
@@ -229,20 +250,22 @@ def sync(home: Path, passphrase: Secret | None, wait_seconds: float, output: Out
 def status(home: Path, output: Output) -> None:
     """Say, offline, what is stored, spooled or rejected.
 
-    Exit code 0: every key is stored. 75: some are only spooled. 1: some were rejected, or the log contradicts
-    itself.
+    Exit code 0: every key is stored. 75: some are only spooled, or the host is not enrolled yet. 1: some were
+    rejected, or the log contradicts itself.
 
     Example: `strongroom status -o json`
     """
-    from strongroom_agent.status import record_document
+    from strongroom_agent.status import RECORDS_SHOWN, record_document
     from strongroom_agent.status import status as read_status
 
-    found = read_status(home)
+    found = read_status(home, limit=None if output.json else RECORDS_SHOWN)
     if output.json:
         output.document("status", found.document())
         sys.exit(found.exit_code)
     config = found.home.config
     output.line(f"{config.name} at {config.authority}")
+    if found.enrolling:
+        output.line("  not enrolled yet: nothing is sent before; `strongroom sync` tries again")
     rows = [record_document(row) for row in found.records]
     if rows:
         cells = [
@@ -253,6 +276,8 @@ def status(home: Path, output: Output) -> None:
         for row in rows:
             if row["reason"]:
                 output.line(f"  {row['id']}: {row['reason']}")
+        if found.records_total > len(rows):
+            output.line(f"  … and {found.records_total - len(rows)} more: `strongroom status -o json` shows all")
     else:
         output.line("  no keys yet: `strongroom escrow` or `strongroom seal` hands one over")
     if found.roster is not None and found.roster.expires_at < found.now:

@@ -4,10 +4,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Final
 
 import rich_click as click
@@ -169,7 +170,7 @@ def _worker_files() -> Iterator[Finding]:
     names = ("STRONGROOM_ROOT_KEY_FILE", "STRONGROOM_ROSTER_FILE")
     if not all(os.environ.get(name) for name in names):
         return
-    from strongroom.crypto.keyring import FileKeyring, read_passphrase, read_signing_key
+    from strongroom.crypto.keyring import FileKeyring, read_passphrase
     from strongroom.roster import Roster
     from strongroom.settings import read_root_key, read_roster
 
@@ -179,10 +180,7 @@ def _worker_files() -> Iterator[Finding]:
         yield from _roster(roster)
         named = os.environ.get("STRONGROOM_PASSPHRASE_FILE")
         passphrase = read_passphrase(Path(named)) if named else None
-        for variable in ("STRONGROOM_LOG_KEY_FILE", "STRONGROOM_REPLY_KEY_FILE"):
-            if os.environ.get(variable):
-                key = read_signing_key(Path(os.environ[variable]), passphrase)
-                yield Finding("key", Verdict.OK, f"{os.environ[variable]}: {key.key_id} opens")
+        yield from _worker_keys(roster, passphrase)
         folder = os.environ.get("STRONGROOM_SEALING_KEYS_DIR")
         if folder:
             held = set(FileKeyring(Path(folder), passphrase).kids)
@@ -198,6 +196,58 @@ def _worker_files() -> Iterator[Finding]:
                 yield Finding("sealing keys", Verdict.OK, f"{len(held)} open in {folder}")
     except StrongroomError as error:
         yield _failure("files", error)
+    if folder := os.environ.get("STRONGROOM_STATE_DIR"):
+        yield _state_dir(Path(folder))
+
+
+def _worker_keys(roster: "Roster", passphrase: Secret | None) -> Iterator[Finding]:
+    """Compare log and reply key with the roster; both have to be those of the same worker."""
+    from strongroom.crypto.keyring import read_signing_key
+
+    logs, replies = roster.body.logs, roster.body.replies
+    named = {
+        "log": {"escrow": logs.escrow.public_key, "recovery": logs.recovery.public_key},
+        "reply": {"escrow": replies.escrow, "recovery": replies.recovery},
+    }
+    workers = set(named["log"])
+    for what, owners in named.items():
+        path = os.environ.get(f"STRONGROOM_{what.upper()}_KEY_FILE")
+        if not path:
+            continue
+        key = read_signing_key(Path(path), passphrase)
+        theirs = {worker for worker, public_key in owners.items() if public_key == key.public_key}
+        if workers & theirs:
+            workers &= theirs
+            yield Finding(
+                "key", Verdict.OK, f"{path}: {key.key_id} opens, {what} key of {' and '.join(sorted(theirs))}"
+            )
+            continue
+        version = roster.body.version
+        owner = f"the {what} key of {min(theirs)}, not of {min(workers)}" if theirs else f"no worker's {what} key"
+        yield Finding(
+            "key",
+            Verdict.FAILED,
+            f"{path}: {key.key_id} is {owner} in roster version {version}",
+            "give the worker the key files of its own folder, and the roster that was signed for them",
+        )
+
+
+def _state_dir(folder: Path) -> Finding:
+    if not folder.exists():
+        return Finding("state", Verdict.WARNING, f"{folder} is not there", "the worker makes it on its first start")
+    try:
+        with TemporaryFile(dir=folder) as file:
+            file.write(b"\0")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return Finding(
+            "state",
+            Verdict.FAILED,
+            f"{folder}: cannot be written ({error.strerror})",
+            "make it a folder of the worker's user, on a disk with room",
+        )
+    return Finding("state", Verdict.OK, f"{folder} can be written")
 
 
 async def _servers(home: Path, *, has_home: bool) -> list[Finding]:
@@ -266,12 +316,13 @@ async def _database() -> AsyncIterator[Finding]:
             )
         else:
             yield Finding("clock", Verdict.OK, f"{skew:.0f} s apart from the database's")
-        findings = await check(url)
-        if findings:
-            yield Finding(
-                "schema", Verdict.FAILED, "; ".join(str(each) for each in findings), "run `strongroom db migrate`"
-            )
-        else:
-            yield Finding("schema", Verdict.OK, "up to date")
+        for finding in schema_findings(await check(url)):
+            yield finding
     except StrongroomError as error:
         yield _failure("database", error)
+
+
+def schema_findings(sentences: Sequence[str]) -> list[Finding]:
+    """Return a finding for each sentence of `migrations.check`, which says itself what to do."""
+    failed = [Finding("schema", Verdict.FAILED, sentence) for sentence in sentences]
+    return failed or [Finding("schema", Verdict.OK, "up to date")]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import rich_click as click
 
 from strongroom.crypto.secret import Secret
-from strongroom_cli.options import home_option, output_option, passphrase_option
+from strongroom_cli.options import home_option, output_option, passphrase_option, read_text
 from strongroom_cli.output import Output
 
 if TYPE_CHECKING:
@@ -90,9 +90,13 @@ def trust(
         Home.open(home),
         root_key=read_root_key(root_key),
         roster=roster.read(),
-        broker_url=broker_url_file.read_text().strip(),
-        broker_ca=broker_ca.read_text() if broker_ca else None,
-        agents_broker_url=agents_broker_url_file.read_text().strip() if agents_broker_url_file else None,
+        broker_url=read_text("--broker-url-file", broker_url_file).strip(),
+        broker_ca=read_text("--broker-ca", broker_ca) if broker_ca else None,
+        agents_broker_url=(
+            read_text("--agents-broker-url-file", agents_broker_url_file).strip()
+            if agents_broker_url_file
+            else None
+        ),
         now=int(time.time()),
     )
     if output.json:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import rich_click as click
 
 from strongroom.crypto.secret import Secret
+from strongroom.errors import ConfigurationInvalid
 from strongroom_cli.output import Output
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -81,3 +82,13 @@ def wait_option(seconds: float) -> Callable[[Command], Command]:
         metavar="SECONDS",
         help="How long to wait for the authority's answer.",
     )
+
+
+def read_text(option: str, path: Path) -> str:
+    """Return the text of a file that an option names; raises ConfigurationInvalid, which never quotes the file."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationInvalid(f"{option}: {error.strerror}: {path}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationInvalid(f"{option}: is no text: {path}") from None

@@ -54,7 +54,13 @@ def show(message: str, output: Output) -> None:
 
     Example: `strongroom quarantine show 0f3c9a77b1d2e4f5`
     """
-    found = next((each for each in carry_out("Looking", _peek(_LOOK_MAX)) if each.id == message), None)
+    from strongroom import broker
+
+    async def run() -> "Quarantined | None":
+        async with operator_connection() as connection:
+            return await broker.find(connection, message)
+
+    found = carry_out("Looking", run())
     if found is None:
         raise _missing({message})
     document = {**_document(found), "type": None, "signed_by": [], "body": None}

@@ -14,6 +14,7 @@ from strongroom.receipts import Receipt
 from strongroom.registry import Registry
 from strongroom.replies import Consistency, Reply, rejection
 from strongroom.statements import Statement
+from strongroom_recovery.escrow_log import EscrowLog
 from strongroom_recovery.handler import Submission, Unreadable, verify_requester
 
 
@@ -47,6 +48,7 @@ class Desk:
     registry: Registry
     follower: RecoveryLogFollower
     writer: LogWriter
+    escrow_log: EscrowLog
     keyring: Keyring
     reply_key: SigningKey
 

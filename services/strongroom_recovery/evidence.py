@@ -13,7 +13,8 @@ async def verified_records(
 ) -> AsyncIterator[tuple[IndexEntry, StoredRecord]]:
     """Yield each index entry with the verified record that it points at, statement by statement.
 
-    Raises ProofInvalid or CheckpointInvalid at the first that is not what was accepted.
+    Raises ProofInvalid or CheckpointInvalid at the first that is not what was accepted, LogForked where the
+    escrow log does not continue what this host saw of it before.
     """
     by_statement: dict[str, list[IndexEntry]] = {}
     for entry in entries:
@@ -21,7 +22,7 @@ async def verified_records(
     if not by_statement:
         return
     await desk.admit(tx, principal, former=True)
-    head = await store.escrow_head(tx, desk.registry.roster.body.logs.escrow)
+    head = await desk.escrow_log.head(tx)
     for statement_id, wanted in by_statement.items():
         statement = verify(await store.escrow_statement(tx, statement_id, head), head, desk.registry)
         for entry in wanted:

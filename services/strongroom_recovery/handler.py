@@ -17,13 +17,13 @@ from strongroom.errors import (
     MalformedStatement,
     OfficerUnknown,
     PermanentError,
+    by_code,
 )
 from strongroom.leaves import EnrolmentLeaf, RefusalLeaf, ReleaseLeaf, RequestLeaf
 from strongroom.limits import APPROVED_REQUEST_LIFE_SECONDS_MAX, REQUEST_LIFE_SECONDS_MAX
 from strongroom.messages import (
     Enrolment,
     ListingRequest,
-    Officer,
     Policy,
     Request,
     RequesterKind,
@@ -147,15 +147,8 @@ def verify_requester(statement: Statement, asked: Request | ListingRequest, regi
         case RequesterKind.PRINCIPAL:
             registry.verify(statement, asked.requester)
         case RequesterKind.OFFICER:
-            officer = _officer(roster, asked.requester)
+            officer = roster.officer(asked.requester)
             statement.verify_signature(officer.public_key, key_id(officer.public_key))
-
-
-def _officer(roster: Roster, name: str) -> Officer:
-    for officer in roster.body.officers:
-        if officer.name == name:
-            return officer
-    raise OfficerUnknown(f"officer {name}: is not in roster version {roster.body.version}")
 
 
 # ---- what they may -----------------------------------------------------------------------------------
@@ -199,7 +192,7 @@ def check_listing(asked: ListingRequest, roster: Roster, now: int) -> None:
         case RequesterKind.PRINCIPAL:
             _require_own(asked)
         case RequesterKind.OFFICER:
-            if not {Role.AUDIT, Role.RECOVER} & set(_officer(roster, asked.requester).roles):
+            if not {Role.AUDIT, Role.RECOVER} & set(roster.officer(asked.requester).roles):
                 raise OfficerUnknown(f"officer {asked.requester}: has neither role 'audit' nor role 'recover'")
     check_issued(asked.issued_at, now)
     check_life(asked.issued_at, asked.expires_at, REQUEST_LIFE_SECONDS_MAX)
@@ -271,7 +264,4 @@ def refusal_again(code: str) -> PermanentError:
 
     The words of the first answer are not kept: only what the log vouches for is signed again.
     """
-    kinds = {kind.code: kind for kind in PermanentError.__subclasses__()}
-    return kinds.get(code, PermanentError)(
-        f"this request was refused before, with code {code}", hint="sign a new request"
-    )
+    return by_code(code)(f"this request was refused before, with code {code}", hint="sign a new request")

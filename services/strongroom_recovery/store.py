@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-import asyncpg
-
-from strongroom.crypto.notes import Checkpoint, verify_checkpoint
+from strongroom.crypto.notes import Checkpoint
 from strongroom.crypto.tlog import Node
-from strongroom.database import Transaction, load_queries
+from strongroom.database import Record, Transaction, load_queries
 from strongroom.errors import ProofInvalid
-from strongroom.messages import LogKey, Request
+from strongroom.limits import HISTORY_RECORDS_MAX
+from strongroom.messages import Request
 from strongroom.statements import Statement
 from strongroom_recovery.records import IndexEntry, StoredStatement, nodes_wanted
 
@@ -84,9 +83,7 @@ async def insert_release(
     await tx.execute(_SQL["insert_release"], UUID(request_id), envelope, leaf_index, records)
 
 
-async def insert_refusal(
-    tx: Transaction, request_id: str, digest: bytes, code: str, *, leaf_index: int
-) -> None:
+async def insert_refusal(tx: Transaction, request_id: str, digest: bytes, code: str, *, leaf_index: int) -> None:
     """Write the refusal that answers a request."""
     await tx.execute(_SQL["insert_refusal"], UUID(request_id), digest, code, leaf_index)
 
@@ -102,8 +99,9 @@ async def records_by_id(tx: Transaction, principal: str, ids: Sequence[str]) -> 
 
 
 async def records_by_name(tx: Transaction, principal: str, name: str) -> list[IndexEntry]:
-    """Return the index entries of the principal's records under a name, newest first."""
-    return [_entry(row) for row in await tx.fetch(_SQL["records_by_name"], principal, name)]
+    """Return the index entries of the newest `HISTORY_RECORDS_MAX` of the principal's records under a name."""
+    rows = await tx.fetch(_SQL["records_by_name"], principal, name, HISTORY_RECORDS_MAX)
+    return [_entry(row) for row in rows]
 
 
 async def records_page(tx: Transaction, principal: str, after: str | None, count_max: int) -> list[IndexEntry]:
@@ -112,7 +110,7 @@ async def records_page(tx: Transaction, principal: str, after: str | None, count
     return [_entry(row) for row in rows]
 
 
-def _entry(row: asyncpg.Record) -> IndexEntry:
+def _entry(row: Record) -> IndexEntry:
     return IndexEntry(
         id=str(row["id"]),
         statement_id=str(row["statement_id"]),
@@ -127,15 +125,17 @@ def _entry(row: asyncpg.Record) -> IndexEntry:
 # ---- the escrow log ----------------------------------------------------------------------------------------
 
 
-async def escrow_head(tx: Transaction, log: LogKey) -> Checkpoint:
-    """Return the newest checkpoint of the escrow log, its signature verified.
-
-    Raises ProofInvalid when there is none, CheckpointInvalid when the log's key did not sign it.
-    """
+async def escrow_checkpoint(tx: Transaction) -> str | None:
+    """Return the note of the escrow log's newest checkpoint, if there is one."""
     note = await tx.fetch_value(_SQL["escrow_head"])
-    if not isinstance(note, str):
-        raise ProofInvalid("the escrow log has no checkpoint")
-    return verify_checkpoint(note, log.origin, log.public_key)
+    return note if isinstance(note, str) else None
+
+
+async def escrow_nodes(tx: Transaction, wanted: Sequence[Node]) -> dict[Node, bytes]:
+    """Return the hashes of those of these nodes of the escrow log that exist."""
+    levels, indexes = [node.level for node in wanted], [node.index for node in wanted]
+    rows = await tx.fetch(_SQL["escrow_nodes"], levels, indexes) if wanted else []
+    return {Node(row["level"], row["index"]): row["hash"] for row in rows}
 
 
 async def escrow_statement(tx: Transaction, id_: str, head: Checkpoint) -> StoredStatement:
@@ -146,9 +146,6 @@ async def escrow_statement(tx: Transaction, id_: str, head: Checkpoint) -> Store
     row = await tx.fetch_row(_SQL["escrow_statement"], UUID(id_))
     if row is None:
         raise ProofInvalid(f"escrow statement {id_}: is named by the database's index and missing")
-    wanted = nodes_wanted(row["leaf_index"], head)
-    levels, indexes = [node.level for node in wanted], [node.index for node in wanted]
-    nodes = await tx.fetch(_SQL["escrow_nodes"], levels, indexes) if wanted else []
     return StoredStatement(
         id=id_,
         digest=row["digest"],
@@ -156,5 +153,5 @@ async def escrow_statement(tx: Transaction, id_: str, head: Checkpoint) -> Store
         envelope=row["envelope"],
         leaf_index=row["leaf_index"],
         leaf=row["leaf"],
-        nodes={Node(node["level"], node["index"]): node["hash"] for node in nodes},
+        nodes=await escrow_nodes(tx, nodes_wanted(row["leaf_index"], head)),
     )

@@ -88,7 +88,10 @@ class RecoveryWorker:
         return answer.outcome
 
     async def _answer(self, submission: Submission | Unreadable, hints: Hints) -> Answer:
-        """Return the answer to a message; whatever is wrong with the message ends in one."""
+        """Return the answer to a message; whatever is wrong with the message ends in one.
+
+        An error that is no StrongroomError leaves as it is, and ends the process.
+        """
         # A roster that was put in place a moment ago, perhaps to remove an officer, counts already.
         await self.prepare()
         now = int(self._clock())
@@ -103,13 +106,14 @@ class RecoveryWorker:
                 return await recover(desk, submission, asked, hints, now)
             return await list_records(desk, submission, asked, hints, now)
         except PermanentError as error:
-            refusal = error
+            return desk.quarantined(submission, error, hints, now)
         except StrongroomError:
             raise
-        except Exception:  # noqa: BLE001 - no input brings a worker down (rule 5); nothing of it was committed
-            self._log.exception("unexpected error", message_id=submission.id, kind=submission.kind)
-            refusal = PermanentError("the worker could not handle this message")
-        return desk.quarantined(submission, refusal, hints, now)
+        except Exception:
+            # It may have happened after COMMIT: what is true is not known, and nobody may sign a refusal (rule 5).
+            # A message that does this every time counts against its own delivery limit and ends in quarantine.
+            self._log.critical("unexpected error", message_id=submission.id, kind=submission.kind)
+            raise
 
     def _tell(self, submission: Submission | Unreadable, answer: Answer, *, duration_ms: float) -> None:
         """Write the one line that says what became of a message."""

@@ -240,8 +240,7 @@ class Rejected(PermanentError):
         """Keep the authority's own code beside its words."""
         super().__init__(message, hint=hint)
         self.remote_code = remote_code
-        named = (kind.exit_code for kind in PermanentError.__subclasses__() if kind.code == remote_code)
-        self.exit_code = next(named, ExitCode.FAILED)
+        self.exit_code = by_code(remote_code).exit_code
 
 
 class UsageError(PermanentError):
@@ -249,6 +248,11 @@ class UsageError(PermanentError):
 
     code = "usage"
     exit_code = ExitCode.USAGE
+
+
+def by_code(code: str) -> type[PermanentError]:
+    """Return the permanent error with this wire code; PermanentError itself for a code that none has."""
+    return next((kind for kind in PermanentError.__subclasses__() if kind.code == code), PermanentError)
 
 
 # ---- transient: the surroundings are at fault --------------------------------------------------

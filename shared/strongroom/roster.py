@@ -25,6 +25,7 @@ from strongroom.messages import (
     Invitation,
     LogKeys,
     Officer,
+    Policy,
     Role,
     RosterBody,
     SealingKey,
@@ -55,6 +56,7 @@ class Roster:
             raise RosterInvalid("roster: the pinned root key did not sign it") from None
         body = parse_body(statement, RosterBody)
         _check_officers(body.officers)
+        _check_policy(body.policy, body.officers)
         _check_sealing_keys(body.sealing_keys)
         _check_logs(body.authority, body.logs)
         if (body.version == 1) != (body.previous is None):
@@ -96,11 +98,11 @@ class Roster:
                 return key
         raise KeyUnknown(f"kid: {wanted} is not in roster version {self.body.version}")
 
-    def officer(self, name: str, role: Role) -> Officer:
-        """Return the officer of this name; raises OfficerUnknown without such an officer or role."""
+    def officer(self, name: str, role: Role | None = None) -> Officer:
+        """Return the officer of this name; raises OfficerUnknown without such an officer, or the role if given."""
         for officer in self.body.officers:
             if officer.name == name:
-                if role not in officer.roles:
+                if role is not None and role not in officer.roles:
                     raise OfficerUnknown(f"officer {name}: has no role {role.value!r}")
                 return officer
         raise OfficerUnknown(f"officer {name}: is not in roster version {self.body.version}")
@@ -126,6 +128,15 @@ def _check_officers(officers: list[Officer]) -> None:
         raise RosterInvalid("officers: two have the same name")
     if len({officer.public_key for officer in officers}) != len(officers):
         raise RosterInvalid("officers: two have the same public key")
+
+
+def _check_policy(policy: Policy, officers: list[Officer]) -> None:
+    inviting = sum(Role.INVITE in officer.roles for officer in officers)
+    if officers and policy.replacement_signatures > inviting:
+        raise RosterInvalid(
+            f"policy: replacement_signatures is {policy.replacement_signatures}, "
+            f"and there are {inviting} officers with role 'invite'"
+        )
 
 
 def _check_sealing_keys(keys: list[SealingKey]) -> None:

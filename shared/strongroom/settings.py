@@ -47,6 +47,8 @@ class EnvironmentSettings(BaseSettings):
                     values[name] = SecretStr(Path(path).read_text().strip())
                 except OSError as error:
                     raise ValueError(f"{PREFIX}{name.upper()}_FILE: {error.strerror}: {path}") from None
+                except UnicodeDecodeError:
+                    raise ValueError(f"{PREFIX}{name.upper()}_FILE: is no text: {path}") from None
         return values
 
 

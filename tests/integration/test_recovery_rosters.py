@@ -75,7 +75,9 @@ async def test_the_first_start_names_the_roster_in_the_log_and_the_next_does_not
 async def test_a_newer_roster_is_adopted_at_start(place: Place) -> None:
     """The log names both versions in order, and the newer one is in force."""
     await started(place)
-    place.write_roster(make.next_roster(place.roster, officers=[make.officer("officer-b")]))
+    place.write_roster(
+        make.next_roster(place.roster, officers=[make.officer("officer-b"), make.officer("officer-d")])
+    )
     async with place.worker():
         rejection = await place.rejection(make.enrolment(make.invitation()).envelope(), verb="enrol")
     assert rejection.code == "invitation_invalid"
@@ -152,7 +154,9 @@ async def test_a_roster_put_in_place_while_running_counts_from_the_next_message(
         await place.enrol(make.enrolment(make.invitation()))
         await listening.get()
         await listening.get()
-        place.write_roster(make.next_roster(place.roster, officers=[make.officer("officer-b")]))
+        place.write_roster(
+            make.next_roster(place.roster, officers=[make.officer("officer-b"), make.officer("officer-d")])
+        )
         late = make.enrolment(make.invitation("laptop-0418"), "laptop-0418")
         rejection = await place.rejection(late.envelope(), verb="enrol")
     assert rejection.code == "invitation_invalid"
@@ -198,7 +202,9 @@ async def test_one_worker_follows_the_roster_that_another_one_adopted(place: Pla
     """The log decides which roster is in force, not a worker's own file."""
     async with place.worker():
         await place.enrol(make.enrolment(make.invitation()))
-        await adopted_elsewhere(place, make.next_roster(place.roster, officers=[make.officer("officer-b")]))
+        await adopted_elsewhere(
+            place, make.next_roster(place.roster, officers=[make.officer("officer-b"), make.officer("officer-d")])
+        )
         late = make.enrolment(make.invitation("laptop-0418"), "laptop-0418")
         rejection = await place.rejection(late.envelope(), verb="enrol")
     assert rejection.code == "invitation_invalid"

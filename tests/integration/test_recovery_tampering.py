@@ -1,7 +1,8 @@
 """Whoever owns the database edits rows; the recovery worker gives no key for them, says why, and goes on."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -11,9 +12,11 @@ from structlog.testing import capture_logs
 from tests.support import authority as make
 from tests.support import requests as ask
 from tests.support.attacker import as_superuser, ask_superuser
-from tests.support.recovery import Place, place_of
+from tests.support.recovery import ANSWER_SECONDS_MAX, Place, place_of
 from tests.support.workers import Brokers, Databases
 
+from strongroom.crypto.notes import parse_checkpoint
+from strongroom.errors import LogForked
 from strongroom.messages import Escrow, Rejection, Release, Request, parse_body
 from strongroom.statements import Statement
 
@@ -99,6 +102,65 @@ async def test_a_checkpoint_of_another_key_is_refused(place: Place) -> None:
         "UPDATE escrow_checkpoints SET note = (SELECT note FROM recovery_checkpoints ORDER BY size LIMIT 1)",
     )
     await refused(place, ask.request(), "checkpoint_invalid")
+
+
+ROLLED_BACK = {
+    "the checkpoints are gone; 2 leaves": "DELETE FROM escrow_checkpoints",
+    "went back to 1 leaves; 2": "DELETE FROM escrow_checkpoints WHERE size > 1",
+}
+
+
+@pytest.mark.parametrize(("words", "edit"), ROLLED_BACK.items())
+@pytest.mark.parametrize("is_restarted", [False, True])
+async def test_an_escrow_log_that_was_rolled_back_stops_the_worker(
+    place: Place, words: str, edit: str, *, is_restarted: bool
+) -> None:
+    """A head that was seen, by this process or by one before it, cannot be taken back by the database."""
+    await place.escrow(one_record()[2])
+    await place.escrow(one_record(OTHER)[2])
+    async with AsyncExitStack() as way:
+        if is_restarted:
+            async with place.worker():
+                await place.release(ask.request())
+        _, task = await way.enter_async_context(place.serving())
+        if not is_restarted:
+            await place.release(ask.request())
+        await as_superuser(place.databases, edit)
+        await place.submit(ask.request().envelope())
+        await asyncio.wait({task}, timeout=ANSWER_SECONDS_MAX)
+        assert task.done()
+        assert isinstance(task.exception(), LogForked)
+        assert words in str(task.exception())
+
+
+@pytest.mark.parametrize("size", [1, 2], ids=["a size seen before", "a larger one"])
+async def test_an_escrow_log_that_was_signed_anew_stops_the_worker(place: Place, size: int) -> None:
+    """A head of the log's own key over other leaves is a fork: neither the same size nor a larger one passes."""
+    await place.escrow(one_record()[2])
+    async with place.worker():
+        await place.release(ask.request())
+    await as_superuser(
+        place.databases,
+        "TRUNCATE records, escrow_statements, escrow_leaves, escrow_nodes, escrow_checkpoints CASCADE",
+    )
+    (place.folder / "escrow.checkpoint").unlink()
+    for _ in range(size):
+        await place.escrow(one_record()[2])
+    async with place.serving() as (_, task):
+        await place.submit(ask.request().envelope())
+        await asyncio.wait({task}, timeout=ANSWER_SECONDS_MAX)
+        assert task.done()
+        assert isinstance(task.exception(), LogForked)
+
+
+async def test_a_growing_escrow_log_is_followed(place: Place) -> None:
+    """Each look at a larger log that continues the one before is kept on the worker's disk, and keys are given."""
+    async with place.worker():
+        for _ in range(3):
+            await place.escrow(one_record()[2])
+            await place.release(ask.request())
+    kept, _ = parse_checkpoint((place.settings.state_dir / "escrow.checkpoint").read_text())
+    assert kept.size == 3
 
 
 async def test_a_blob_swapped_inside_the_stored_statement_is_refused(place: Place) -> None:

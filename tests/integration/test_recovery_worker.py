@@ -3,11 +3,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from structlog.testing import capture_logs
 from tests.support import authority as make
 from tests.support import requests as ask
+from tests.support.attacker import ask_superuser
 from tests.support.recovery import ANSWER_SECONDS_MAX, Place, place_of
 from tests.support.relay import Relay
 from tests.support.workers import Brokers, Databases
@@ -17,6 +19,8 @@ from strongroom.crypto import tlog
 from strongroom.crypto.notes import parse_checkpoint
 from strongroom.crypto.sealing import Suite
 from strongroom.errors import CommitUnknown, DatabaseUnavailable
+from strongroom.limits import HISTORY_RECORDS_MAX
+from strongroom.log_writer import LogWriter
 from strongroom.messages import (
     Enrolment,
     Escrow,
@@ -33,7 +37,7 @@ from strongroom.messages import (
 from strongroom.replies import ROSTER_VERSION_HEADER, TREE_SIZE_HEADER
 from strongroom.service import Health
 from strongroom.statements import Statement
-from strongroom_recovery import store, worker
+from strongroom_recovery import store
 
 OTHER = "laptop-0418"
 OFFICER: dict[str, Any] = {"requester": "officer-a", "requester_kind": RequesterKind.OFFICER}
@@ -207,6 +211,23 @@ async def test_a_name_gives_its_newest_record_and_the_history(place: Place) -> N
     assert [entry.id for entry in newest.history] == [ids[1], ids[0], ids[2]]
     assert opened(older, by_id) == [b"oldest", b"older"]
     assert older.history == []
+
+
+async def test_a_name_with_more_records_than_a_history_holds_gives_the_newest_of_them(place: Place) -> None:
+    """Only the newest are read: older ones, verified or not, neither stand in the history nor in the way."""
+    spoilt = make.escrow(issued_at=make.NOW - 20)
+    older = make.escrow(issued_at=make.NOW - 10, records=[make.record() for _ in range(HISTORY_RECORDS_MAX - 1)])
+    newest = make.escrow(records=[make.record(material=b"newest")])
+    await place.escrow(spoilt, older, newest)
+    unread = UUID(parse_body(spoilt, Escrow).id)
+    await ask_superuser(place.databases, "UPDATE escrow_statements SET envelope = '' WHERE id = $1", unread)
+    request = ask.request()
+    async with place.worker():
+        release = await place.release(request)
+    assert opened(release, request) == [b"newest"]
+    ids = [record.id for record in parse_body(older, Escrow).records]
+    assert [entry.id for entry in release.history[1:]] == sorted(ids, reverse=True)
+    assert len(release.history) == HISTORY_RECORDS_MAX
 
 
 async def test_of_two_records_with_one_time_the_greater_id_is_the_newest(place: Place) -> None:
@@ -572,22 +593,32 @@ async def test_a_worker_told_to_stop_during_an_outage_gives_the_message_back(pla
         assert place.signed(await place.answer(name), Release).records
 
 
-async def test_an_error_nobody_expected_quarantines_the_message_and_the_worker_goes_on(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), OSError("a disk"), MemoryError()])
+async def test_an_error_nobody_expected_after_commit_ends_the_worker_and_the_next_one_answers(
+    place: Place, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """A fault of our own in one message's way stops neither the worker nor its neighbours."""
+    """Nobody signs a refusal of what is committed: the message goes back, and gets the answer that is stored."""
 
     async def broken(*_: object) -> None:
-        raise RuntimeError("a bug")
+        raise error
 
     await place.escrow(make.escrow())
+    request = ask.request()
+    with monkeypatch.context() as patch, capture_logs() as lines:
+        async with place.serving() as (_, task):
+            patch.setattr(LogWriter, "committed", broken)
+            name = await place.submit(request.envelope())
+            await asyncio.wait({task}, timeout=ANSWER_SECONDS_MAX)
+            assert task.done()
+            assert task.exception() is error
+    told = [line for line in lines if line["event"] == "unexpected error"]
+    assert [line["message_id"] for line in told] == [parse_body(request, Request).id]
+    assert await kinds(place) == ["request", "release"]
+    assert await place.quarantined() == []
     async with place.worker():
-        with monkeypatch.context() as patch:
-            patch.setattr(worker, "enrol", broken)
-            rejection = await place.rejection(make.enrolment(make.invitation()).envelope(), verb="enrol")
-        await place.release(ask.request())
-    assert rejection.code == "refused"
-    assert await place.quarantined() == ["refused"]
+        reply = await place.answer(name)
+    assert opened(place.signed(reply, Release), request) == [b"a session key"]
+    assert await kinds(place) == ["request", "release"]
 
 
 async def test_one_line_a_message_says_what_became_of_it_and_holds_no_secret(place: Place) -> None:

@@ -60,6 +60,16 @@ def once(alteration: Alteration) -> Alteration:
     return alter
 
 
+def in_turn(*alterations: Alteration) -> Alteration:
+    """Alter each answer in another way."""
+    left = iter(alterations)
+
+    def alter(message: FakeMessage, reply: Reply) -> Reply | bytes | None:
+        return next(left)(message, reply)
+
+    return alter
+
+
 def rejected_by(key: SigningKey, *, of: bytes | None = None) -> Alteration:
     """Answer with a rejection signed by this key, of the message or of another digest."""
 

@@ -55,6 +55,14 @@ def test_every_error_has_its_own_wire_code() -> None:
         assert "code" in vars(each)
 
 
+def test_a_wire_code_names_its_permanent_error() -> None:
+    """Each code leads back to its class; one that none has, or that of another outcome, is a plain refusal."""
+    for each in PermanentError.__subclasses__():
+        assert errors.by_code(each.code) is each
+    for other in ("nonsense", errors.Busy.code, errors.LogForked.code):
+        assert errors.by_code(other) is PermanentError
+
+
 def test_every_cause_has_exactly_one_outcome() -> None:
     """Permanent, transient or fatal: a worker can always tell which of the three to do (rule 5)."""
     assert len(CAUSES) > 30

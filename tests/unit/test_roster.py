@@ -626,10 +626,28 @@ def test_another_statement_is_no_enrolment() -> None:
         judge_enrolment(statement, ROSTER)
 
 
+@pytest.mark.parametrize("needed", [1, 2, 3, 16])
+def test_a_policy_that_its_officers_cannot_meet_is_refused(needed: int) -> None:
+    """Two of three officers may invite: no replacement could ever be signed by more than two."""
+    policy = Policy(replacement_signatures=needed)
+    body = roster_body(policy=policy)
+    if needed <= 2:
+        assert Roster.verified(signed(body, ROOT), ROOT.public_key).body.policy == policy
+        return
+    with pytest.raises(RosterInvalid, match=f"replacement_signatures is {needed}.* 2 officers with role 'invite'"):
+        Roster.verified(signed(body, ROOT), ROOT.public_key)
+
+
+def test_a_roster_without_officers_has_nobody_to_fall_short() -> None:
+    """The default policy stands in a roster that names no officer: nobody is invited by it at all."""
+    assert roster(officers=[]).body.policy == Policy()
+
+
 def test_an_invitation_is_judged_by_the_roster_it_is_given() -> None:
     """An officer who was removed, or lost the role, invites nobody by the new roster and did by the old."""
     statement = enrolment(invitation())
     judge_enrolment(statement, ROSTER)
-    for officers in ([officer("officer-b")], [officer("officer-a", Role.AUDIT)]):
+    others = [officer("officer-b"), officer("officer-d")]
+    for officers in (others, [officer("officer-a", Role.AUDIT), *others]):
         with pytest.raises(InvitationInvalid, match="signed by 0 officers"):
             judge_enrolment(statement, next_roster(ROSTER, officers=officers))

@@ -39,10 +39,10 @@ def test_every_queue_is_a_quorum_queue_with_a_delivery_limit() -> None:
 
 
 @pytest.mark.parametrize("name", ["escrow", "recovery"])
-def test_work_queues_dead_letter_at_least_once(name: str) -> None:
-    """All that at-least-once dead-lettering needs is set: strategy, exchange, reject-publish, length limit."""
+def test_work_queues_dead_letter_and_refuse_when_full(name: str) -> None:
+    """Limits are spelt out, and the strategy is the one that hostile senders cannot turn against the broker."""
     arguments = next(queue for queue in topology.QUEUES if queue.name == name).arguments()
-    assert arguments["x-dead-letter-strategy"] == "at-least-once"
+    assert arguments["x-dead-letter-strategy"] == "at-most-once"
     assert arguments["x-dead-letter-exchange"] == "strongroom.dead"
     assert arguments["x-overflow"] == "reject-publish"
     assert arguments["x-delivery-limit"] == 20

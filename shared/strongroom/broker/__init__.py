@@ -9,7 +9,7 @@ from strongroom.broker.client import Requester
 from strongroom.broker.connection import Connection, connect
 from strongroom.broker.consumer import Consumer, Delivery
 from strongroom.broker.declaration import Finding, apply_topology, check_topology
-from strongroom.broker.quarantine import Quarantined, drop, peek, quarantine_id, requeue
+from strongroom.broker.quarantine import Quarantined, drop, find, peek, quarantine_id, requeue
 
 __all__ = [
     "Connection",
@@ -22,6 +22,7 @@ __all__ = [
     "check_topology",
     "connect",
     "drop",
+    "find",
     "peek",
     "quarantine_id",
     "requeue",

@@ -125,6 +125,22 @@ async def peek(connection: Connection, limit: int) -> list[Quarantined]:
     return sorted(found, key=lambda one: (one.quarantined_at or _EPOCH, one.id))
 
 
+async def find(connection: Connection, wanted: str) -> Quarantined | None:
+    """Return the quarantined message with this id, see `quarantine_id`, and leave it there; None if there is none.
+
+    The whole quarantine is searched, with one body in memory at a time. Errors as for `peek`.
+    """
+    async with _taking(connection) as taking:
+        for _ in range(taking.ready):
+            message = await _get(connection, taking)
+            if message is None:
+                break
+            one = _quarantined(message)
+            if one.id == wanted:
+                return one
+    return None
+
+
 async def requeue(connection: Connection, ids: Collection[str]) -> frozenset[str]:
     """Publish quarantined messages again under their routing keys, then remove them.
 

@@ -41,10 +41,10 @@ SELECT id, statement_id, principal, name, issued_at, kid,
 FROM records WHERE principal = $1 AND id = ANY ($2::uuid[])
 
 -- name: records_by_name
--- The records of principal $1 under name $2, newest first.
+-- The newest $3 records of principal $1 under name $2, newest first.
 SELECT id, statement_id, principal, name, issued_at, kid,
        EXISTS (SELECT FROM released_records WHERE record_id = records.id) AS disclosed
-FROM records WHERE principal = $1 AND name = $2 ORDER BY issued_at DESC, id DESC
+FROM records WHERE principal = $1 AND name = $2 ORDER BY issued_at DESC, id DESC LIMIT $3
 
 -- name: records_page
 -- The first $3 records of principal $1 whose ids come after $2; null is before all of them.

@@ -21,6 +21,8 @@ class FakeMessage:
     routing_key: str
     body: bytes
     headers: Mapping[str, int | str] = field(default_factory=dict)
+    message_id: str | None = None
+    expiration_seconds: float | None = None
 
 
 class FakeAuthority(FakeTrust):
@@ -105,13 +107,13 @@ class FakeLink:
         *,
         message_id: str,
         headers: Mapping[str, int | str],
-        expiration_seconds: float | None,  # noqa: ARG002 - nothing is ever late here
+        expiration_seconds: float | None,
     ) -> None:
-        """Hand a message over; a worker takes it at once unless they are stopped."""
+        """Hand a message over; a worker takes it at once unless they are stopped. Nothing expires here."""
         authority = self._authority
         if authority.broker_down:
             raise BrokerUnavailable("the connection to broker.example was lost")
-        message = FakeMessage(routing_key, body, headers)
+        message = FakeMessage(routing_key, body, headers, message_id, expiration_seconds)
         if authority.workers_stopped:
             authority.queue.append(message)
             self._answers[message_id] = None

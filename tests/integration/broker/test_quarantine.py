@@ -9,7 +9,7 @@ from tests.integration.broker.conftest import Link, depth, send
 from tests.integration.broker.test_consumer import take
 from tests.support.amqp import entry, long, publish_raw, short
 
-from strongroom.broker import Consumer, Quarantined, Requester, drop, peek, quarantine_id, requeue
+from strongroom.broker import Consumer, Quarantined, Requester, drop, find, peek, quarantine_id, requeue
 from strongroom.broker.quarantine import TIME_HEADER
 from strongroom.errors import BrokerUnavailable, Unroutable
 from strongroom.topology import DEAD_EXCHANGE, EXCHANGE
@@ -31,6 +31,12 @@ async def put(operator: AbstractChannel, body: bytes, microseconds: int, key: st
     await operator.basic_publish(
         body, exchange=DEAD_EXCHANGE, routing_key=key, properties=properties, mandatory=True, timeout=10
     )
+
+
+async def search(link: Link, wanted: str) -> Quarantined | None:
+    """Find as the operator."""
+    async with link("operator") as connection:
+        return await find(connection, wanted)
 
 
 async def look(link: Link, limit: int = 1000) -> list[Quarantined]:
@@ -163,6 +169,17 @@ async def test_looking_at_a_few_takes_no_more_and_loses_none(operator: AbstractC
     expected = await fill(operator, 10)
     for limit in (4, 10, 4, 1):
         assert len(set(ids(await look(link, limit)))) == limit
+    assert ids(await look(link)) == expected
+
+
+async def test_a_message_is_found_by_its_id_wherever_it_lies(operator: AbstractChannel, link: Link) -> None:
+    """First, last and in between; an id that is not there is None; all are in the quarantine afterwards."""
+    expected = await fill(operator, 10)
+    for number in (0, 5, 9):
+        found = await search(link, expected[number])
+        assert found is not None
+        assert (found.id, found.body) == (expected[number], f"m-{number:03}".encode())
+    assert await search(link, "0" * 16) is None
     assert ids(await look(link)) == expected
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.support.agents import NOW, Alteration, Clock, key, on, once, without_consistency
+from tests.support.agents import NOW, Alteration, Clock, in_turn, key, on, once, without_consistency
 
 from strongroom.errors import (
     BrokerUnavailable,
@@ -169,16 +169,6 @@ def from_log(log: FakeLog) -> Alteration:
     return alter
 
 
-def in_turn(*alterations: Alteration) -> Alteration:
-    """Alter each answer in another way."""
-    left = iter(alterations)
-
-    def alter(message: FakeMessage, reply: Reply) -> Reply | bytes | None:
-        return next(left)(message, reply)
-
-    return alter
-
-
 async def forked(agent: Agent, authority: FakeAuthority, log: FakeLog) -> Delivery:
     before = agent._state.checkpoint("escrow")
     authority.alter = on("escrow", from_log(log))
@@ -228,6 +218,45 @@ async def test_after_a_fork_nothing_more_is_sent_in_that_call(agent: Agent, auth
     assert len(authority.received) == before + 1
     assert (report.compared, report.exit_code) == (False, ExitCode.FAILED)
     assert report.delivery.spooled == 2
+
+
+async def test_after_a_fork_nothing_counts_until_the_evidence_is_cleared(
+    agent: Agent, authority: FakeAuthority
+) -> None:
+    """Not even receipts of the true log; listing and roster still come, and every call says why it failed."""
+    await agent.escrow([key()])
+    await forked(agent, authority, rewritten(authority, 5))
+    authority.alter = lambda _message, reply: reply
+    sent = [message for message in authority.received if message.routing_key.startswith("v1.escrow.")]
+    authority.renew_roster()
+    report = await agent.sync()
+    assert isinstance(report.error, LogForked)
+    assert report.error.hint is not None
+    assert (report.delivery.stored, report.delivery.spooled, report.exit_code) == (0, 1, ExitCode.FAILED)
+    assert report.delivery.records[0].last_error == f"log_forked: {report.error.message}"
+    assert (report.compared, report.roster_changed) == (True, True)
+    done = await agent.escrow([key()])
+    assert isinstance(done.error, LogForked)
+    assert [m for m in authority.received if m.routing_key.startswith("v1.escrow.")] == sent
+    assert agent.clear_evidence() == 1
+    assert evidence(agent) == []
+    after = await agent.sync()
+    assert (after.delivery.stored, after.exit_code) == (2, ExitCode.DONE)
+
+
+async def test_a_log_that_does_not_continue_is_a_fork_again_after_clearing(
+    agent: Agent, authority: FakeAuthority
+) -> None:
+    """Clearing drops the evidence and not the checkpoint that is held."""
+    await agent.escrow([key()])
+    log = rewritten(authority, 5)
+    await forked(agent, authority, log)
+    agent.clear_evidence()
+    authority.alter = on("escrow", from_log(log))
+    report = await agent.sync()
+    assert isinstance(report.error, LogForked)
+    assert report.delivery.stored == 0
+    assert len(evidence(agent)) == 1
 
 
 async def test_two_histories_within_one_round_are_a_fork_and_neither_counts(

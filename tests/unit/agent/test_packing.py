@@ -1,14 +1,19 @@
+from itertools import count
+
 import pytest
-from tests.support.agents import MATERIAL, NOW, key
+from tests.support.agents import MATERIAL, NOW, Clock, key
 
 from strongroom import limits
 from strongroom.blobs import BlobContext, check_fingerprint, open_material
 from strongroom.crypto.secret import Secret
 from strongroom.crypto.signing import SigningKey
 from strongroom.errors import LimitExceeded, MalformedStatement
+from strongroom.limits import CLOCK_SKEW_SECONDS
 from strongroom.messages import Escrow, parse_body
 from strongroom.statements import parse_envelope
 from strongroom.testing import FakeAuthority
+from strongroom_agent import packing
+from strongroom_agent.agent import Agent
 from strongroom_agent.packing import KeyToEscrow, pack
 from strongroom_agent.spool import Packed
 
@@ -138,3 +143,66 @@ def test_a_field_beyond_its_limit_is_refused_by_name(authority: FakeAuthority, f
 def test_a_key_to_escrow_does_not_show_its_material() -> None:
     """Its repr shows the length only."""
     assert MATERIAL.decode() not in repr(key())
+
+
+# ---- the time of issue ----
+
+
+def spooled(agent: Agent) -> list[int]:
+    return [
+        parse_body(parse_envelope(agent._spool.message(id_)[0]), Escrow).issued_at for id_ in agent._spool.spooled()
+    ]
+
+
+@pytest.mark.parametrize("back", [1, 30, 58])
+async def test_the_newest_key_of_a_name_stays_the_newest_when_the_clock_steps_back(
+    agent: Agent, clock: Clock, back: int
+) -> None:
+    """The signed times go on, the authority takes them, and `recover` brings the newest."""
+    await agent.escrow([key(b"old")])
+    clock.seconds -= back
+    for material in (b"newer", b"newest"):
+        assert (await agent.escrow([key(material)])).stored == 1
+    recovery = await agent.recover(name="disk")
+    assert recovery.keys[0].material.expose() == b"newest"
+    assert [entry.issued_at for entry in recovery.history] == [NOW + 2, NOW + 1, NOW]
+
+
+async def test_a_clock_that_was_wildly_wrong_holds_nothing_up(agent: Agent, clock: Clock) -> None:
+    """Its times are passed over, and later steps back keep the order again."""
+    clock.seconds += 86_400
+    await agent.escrow([key()], wait_seconds=0)
+    clock.seconds = NOW
+    await agent.escrow([key()], wait_seconds=0)
+    clock.seconds -= 5
+    await agent.escrow([key()], wait_seconds=0)
+    assert spooled(agent) == [NOW + 86_400, NOW, NOW + 1]
+
+
+async def test_a_time_of_issue_is_never_ahead_by_more_than_the_skew_that_is_allowed(
+    agent: Agent, clock: Clock
+) -> None:
+    """However many keys follow a step back."""
+    await agent.escrow([key()], wait_seconds=0)
+    clock.seconds -= 58
+    for _ in range(4):
+        await agent.escrow([key()], wait_seconds=0)
+    assert max(spooled(agent)) == NOW - 58 + CLOCK_SKEW_SECONDS
+
+
+async def test_keys_of_one_second_keep_its_time_while_their_ids_go_on(agent: Agent) -> None:
+    """A burst does not run ahead of the clock; the ids tell which is newer."""
+    for _ in range(3):
+        await agent.escrow([key()], wait_seconds=0)
+    assert spooled(agent) == [NOW] * 3
+
+
+async def test_ids_that_went_back_within_a_second_get_a_later_time(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The id alone would make the older key the newest."""
+    await agent.escrow([key()], wait_seconds=0)
+    earlier = (f"00000000-0000-7000-8000-{number:012x}" for number in count())
+    monkeypatch.setattr(packing, "new_id", lambda: next(earlier))
+    await agent.escrow([key()], wait_seconds=0)
+    assert spooled(agent) == [NOW, NOW + 1]

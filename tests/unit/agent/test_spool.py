@@ -114,6 +114,19 @@ def test_only_a_rejected_statement_is_requeued(spool: Spool, id_: str) -> None:
     assert spool.states(["spooled", "stored"]) == {"spooled": "spooled", "stored": "stored"}
 
 
+def test_all_rejected_statements_are_requeued_at_once(spool: Spool) -> None:
+    """What is stored stays stored; a rejection is named with its records until then."""
+    spool.add([packed("a", "r1", "r2"), packed("b", "r3"), packed("c", "r4")], now=5)
+    spool.settle(stored={}, rejected={"a": REFUSAL, "b": REFUSAL}, failed={}, checkpoint=None, now=9)
+    stored(spool, "c")
+    assert spool.rejected_records() == {"r1": "a", "r2": "a", "r3": "b"}
+    assert spool.unstored() == ["a", "b"]
+    assert spool.requeue_rejected() == 2
+    assert spool.states(["a", "b", "c"]) == {"a": "spooled", "b": "spooled", "c": "stored"}
+    assert spool.rejected_records() == {}
+    assert spool.size() == 4
+
+
 def test_failures_are_counted_with_the_last_reason(spool: Spool) -> None:
     """Each failed attempt counts; the newest reason is kept."""
     spool.add([packed("a", "r1")], now=5)

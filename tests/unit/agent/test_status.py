@@ -8,15 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.agents import NOW, key, lost, once, rejected_by
+from click.testing import CliRunner
+from tests.support.agents import NOW, Clock, key, lost, once, rejected_by
 
-from strongroom.errors import ConfigurationInvalid, ExitCode
+from strongroom.errors import BrokerUnavailable, ConfigurationInvalid, ExitCode
 from strongroom.testing import FakeAuthority
 from strongroom_agent.agent import Agent
-from strongroom_agent.enrolment import Enrolled
+from strongroom_agent.enrolment import Enrolled, enrol
 from strongroom_agent.home import Home
 from strongroom_agent.state import Evidence
 from strongroom_agent.status import record_document, status
+from strongroom_cli.agent import status as show_status
 
 
 def test_a_fresh_home_is_enrolled_and_has_nothing_open(enrolled: Enrolled, authority: FakeAuthority) -> None:
@@ -102,10 +104,47 @@ def test_an_expired_roster_is_shown(enrolled: Enrolled) -> None:
     assert status(path, now=expires + 1).document()["roster_expired"] is True
 
 
-def test_an_officers_home_has_a_status_too(officer_home: Callable[[str], Home]) -> None:
+async def test_a_home_that_is_not_enrolled_yet_says_so(
+    authority: FakeAuthority, tmp_path: Path, clock: Clock
+) -> None:
+    """In the document and in words, with the exit code for trying later; also while nothing is spooled."""
+    authority.broker_down = True
+    home = tmp_path / "home"
+    document = authority.invitation_file("laptop-0417")
+    with pytest.raises(BrokerUnavailable):
+        await enrol(home, document, wait_seconds=0, connector=authority.connect, clock=clock)
+    found = status(home)
+    assert (found.enrolling, found.exit_code) == (True, ExitCode.TRY_LATER)
+    assert found.document()["enrolled"] is False
+    told = CliRunner().invoke(show_status, ["--home", str(home)])
+    assert "not enrolled yet" in told.stdout
+    assert told.exit_code == ExitCode.TRY_LATER
+
+
+async def test_the_table_says_how_many_more_there_are_and_json_has_all(agent: Agent) -> None:
+    """Nothing is left out in silence."""
+    await agent.escrow([key(name=f"key {number}") for number in range(103)])
+    home = str(agent._home.path)
+    assert status(agent._home.path).records_total == 103
+    table = CliRunner().invoke(show_status, ["--home", home]).stdout
+    assert "… and 3 more" in table
+    document = json.loads(CliRunner().invoke(show_status, ["--home", home, "-o", "json"]).stdout)
+    assert len(document["records"]) == 103
+
+
+async def test_a_table_that_shows_everything_promises_no_more(agent: Agent) -> None:
+    """As for most hosts."""
+    await agent.escrow([key()])
+    table = CliRunner().invoke(show_status, ["--home", str(agent._home.path)]).stdout
+    assert "disk" in table
+    assert "more" not in table
+
+
+def test_an_officers_home_has_a_status_too(officer_home: Callable[[str], Home], tmp_path: Path) -> None:
     """Without enrolment."""
     document = status(officer_home("alice").path).document()
     assert (document["role"], document["enrolled"], document["principal"]) == ("officer", False, "alice")
+    assert status(tmp_path / "alice").exit_code is ExitCode.DONE
 
 
 def test_a_folder_that_is_no_home_has_no_status(tmp_path: Path) -> None:

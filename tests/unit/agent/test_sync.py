@@ -5,10 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.support.agents import Alteration, Clock, key, lost, on, once, rejected_by
+from tests.support.agents import Alteration, Clock, in_turn, key, lost, on, once, rejected_by
 
 from strongroom.crypto.signing import SigningKey
 from strongroom.errors import BrokerUnavailable, ExitCode, NoAnswer, Rejected, ReplyInvalid
+from strongroom.limits import REQUEST_LIFE_SECONDS_MAX
 from strongroom.messages import ListedRecord, Listing, parse_body
 from strongroom.replies import Reply
 from strongroom.statements import Statement, parse_envelope
@@ -329,3 +330,40 @@ async def test_a_listing_request_is_signed_and_dies_in_time(agent: Agent, author
     statement = parse_envelope(authority.received[-1].body)
     config = agent._home.config
     statement.verify_signature(config.public_key, config.key_id)
+
+
+async def test_an_outage_leaves_one_listing_request_behind(agent: Agent, authority: FakeAuthority) -> None:
+    """However often it is asked for again; and it does not expire inside the broker."""
+    for ask in (agent.sync, agent.records):
+        authority.received.clear()
+        authority.alter = in_turn(lost, lost, lambda _message, reply: reply)
+        await ask()
+        assert len(authority.received) == 3
+        assert len({(message.message_id, message.body) for message in authority.received}) == 1
+        assert {message.expiration_seconds for message in authority.received} == {None}
+
+
+async def test_a_listing_request_that_outlived_its_life_is_made_anew(
+    agent: Agent, authority: FakeAuthority, clock: Clock
+) -> None:
+    """The worker would refuse the old one for ever."""
+
+    def lose_and_age(_message: FakeMessage, _reply: Reply) -> None:
+        clock.seconds += REQUEST_LIFE_SECONDS_MAX
+
+    authority.alter = once(lose_and_age)
+    before = len(authority.received)
+    assert (await agent.sync()).compared
+    assert len({message.message_id for message in authority.received[before:]}) == 2
+
+
+async def test_a_listing_goes_on_where_it_broke_off(agent: Agent, authority: FakeAuthority) -> None:
+    """Pages that arrived are not asked for again, and count."""
+    ids = await stored(agent, 5)
+    del authority.workers.records[ids[0]]
+    authority.workers.listing_records_max = 2
+    authority.alter = in_turn(lambda _message, reply: reply, lost, lambda _message, reply: reply)
+    before = len(authority.received)
+    report = await agent.sync()
+    assert (report.compared, report.missing) == (True, (ids[0],))
+    assert len(authority.received) == before + 3

@@ -350,7 +350,9 @@ def test_a_recipient_key_that_is_none_is_malformed(suite: Suite, key: bytes) -> 
 @pytest.mark.parametrize("officer", ["officer-a", "officer-c"])
 def test_principals_list_their_own_records_and_officers_with_a_role_anyones(officer: str) -> None:
     """Own records, or the role `audit` or `recover`."""
-    roster = make.roster(officers=[make.officer("officer-a", Role.RECOVER), make.officer("officer-c", Role.AUDIT)])
+    officers = [make.officer("officer-a", Role.RECOVER), make.officer("officer-c", Role.AUDIT)]
+    inviting = [make.officer(name, Role.INVITE) for name in ("officer-d", "officer-e")]
+    roster = make.roster(officers=officers + inviting)
     check_listing(ask.listing_body(), roster, make.NOW)
     body = ask.listing_body(requester=officer, requester_kind=RequesterKind.OFFICER)
     check_listing(body, roster, make.NOW)
@@ -364,7 +366,8 @@ def test_a_principal_does_not_list_anothers_records() -> None:
 
 def test_an_officer_without_a_fitting_role_lists_nothing() -> None:
     """Inviting, approving and revoking give no view of the records."""
-    roster = make.roster(officers=[make.officer("officer-a", Role.INVITE, Role.APPROVE, Role.REVOKE)])
+    officers = [make.officer(name, Role.INVITE, Role.APPROVE, Role.REVOKE) for name in ("officer-a", "officer-b")]
+    roster = make.roster(officers=officers)
     with pytest.raises(OfficerUnknown, match="audit"):
         check_listing(ask.listing_body(**OFFICER), roster, make.NOW)
 
