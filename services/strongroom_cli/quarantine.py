@@ -40,8 +40,8 @@ def list_(limit: int, output: Output) -> None:
         output.line("the quarantine is empty")
         return
     rows = [
-        (each.id, each.code, each.routing_key, len(each.body), each.quarantined_at or "-", each.reason)
-        for each in found
+        (each["id"], each["code"], each["routing_key"], each["bytes"], each["since"] or "-", each["reason"])
+        for each in map(_document, found)
     ]
     output.table(["id", "code", "routing key", "bytes", "since", "reason"], rows)
 
@@ -133,12 +133,14 @@ async def _peek(limit: int) -> "list[Quarantined]":
 
 
 def _document(each: "Quarantined") -> dict[str, object]:
+    from strongroom.messages import printable
+
     return {
         "id": each.id,
         "code": each.code,
         "reason": each.reason,
-        "routing_key": each.routing_key,
-        "message_id": each.message_id,
+        "routing_key": printable(each.routing_key),
+        "message_id": printable(each.message_id or ""),
         "since": each.quarantined_at.isoformat() if each.quarantined_at else None,
         "bytes": len(each.body),
     }

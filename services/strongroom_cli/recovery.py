@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import rich_click as click
 
 from strongroom.crypto.secret import Secret
-from strongroom.errors import TransientError, UsageError
+from strongroom.errors import ExitCode, TransientError, UsageError
 from strongroom_cli.options import home_option, output_option, passphrase_option, wait_option
 from strongroom_cli.output import Output, carry_out, when
 
@@ -59,7 +59,8 @@ def recover(
     """Get an escrowed key back.
 
     The request is signed with this home's key; the answer is sealed to a one-time key that never leaves this
-    process. The release is on the record before the key is here.
+    process. The release is on the record before the key is here. Exit code 1, with the key written, when the
+    authority no longer lists a record of that name that this host holds a receipt for: the key may be an old one.
 
     Example: `strongroom recover --name disk --out k2`
     """
@@ -86,6 +87,9 @@ def recover(
         output.document("recovery", _document(recovery, out))
     else:
         _tell(recovery, out, to_stdout=to_stdout)
+    if recovery.missing:
+        # A newer key may have been hidden from the authority: this one may be old.
+        sys.exit(ExitCode.FAILED)
 
 
 def _goes_to_stdout(out: Path | None, *, force: bool, reveal: bool, json: bool) -> bool:

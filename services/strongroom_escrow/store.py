@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from strongroom.database import Transaction, load_queries
+from strongroom.errors import StateCorrupt
 from strongroom.messages import Escrow
 from strongroom_escrow.handler import Existing, Submission
 
@@ -27,7 +28,7 @@ async def existing(tx: Transaction, submissions: Sequence[Submission]) -> Existi
 async def insert(tx: Transaction, fresh: Sequence[Submission], now: int) -> None:
     """Write the statements of `fresh`, verbatim, and one index row a record."""
     escrows = _escrows(fresh)
-    await tx.execute(
+    inserted = await tx.execute(
         _SQL["insert_statements"],
         [UUID(escrow.id) for escrow in escrows],
         [submission.digest for submission in fresh],
@@ -36,6 +37,7 @@ async def insert(tx: Transaction, fresh: Sequence[Submission], now: int) -> None
         [submission.leaf_index for submission in fresh],
         [now] * len(fresh),
     )
+    _check_inserted("escrow_statements", inserted, len(escrows))
     rows = [
         (
             UUID(record.id),
@@ -49,7 +51,14 @@ async def insert(tx: Transaction, fresh: Sequence[Submission], now: int) -> None
         for escrow in escrows
         for position, record in enumerate(escrow.records)
     ]
-    await tx.execute(_SQL["insert_records"], *map(list, zip(*rows, strict=True)))
+    inserted = await tx.execute(_SQL["insert_records"], *map(list, zip(*rows, strict=True)))
+    _check_inserted("records", inserted, len(rows))
+
+
+def _check_inserted(table: str, tag: str, count: int) -> None:
+    """Raise StateCorrupt unless the database says that every row went in; a trigger may have dropped some."""
+    if tag != f"INSERT 0 {count}":
+        raise StateCorrupt(f"{table}: the database answered {tag!r} to an insert of {count} rows")
 
 
 def _escrows(submissions: Sequence[Submission]) -> list[Escrow]:
