@@ -26,8 +26,10 @@ _NAME_PATTERN = "[a-z0-9-]{3,64}"
 _NOTHING = "^$"
 _EVERYTHING = ".*"
 
-_DELIVERIES_MAX = 20
-_QUARANTINE_DELIVERIES_MAX = 2_000_000_000
+DELIVERIES_MAX: Final = 20
+"""A worker quarantines what has been given back more often than this, see `strongroom.broker.Consumer`."""
+
+_BROKER_DELIVERIES_MAX = 2_000_000_000
 
 
 def routing_key(verb: Verb, name: str) -> str:
@@ -57,34 +59,29 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A durable quorum queue with its limits spelled out: their defaults differ between RabbitMQ versions.
+    """A durable quorum queue.
 
-    `deliveries_max` counts redeliveries: one more and the message is dead-lettered, or, where `dead_exchange`
-    is None, dropped. RabbitMQ 3.10 knows no limit by default, 4.x has 20.
+    The broker never moves or drops a message of its own accord; only a message's own expiration ends it. RabbitMQ
+    could dead-letter what was delivered too often, but up to 3.13 it reads the `x-death` header that a sender
+    wrote, and a forged one makes it fail (found on 3.10.8). Any sender can bring that about with an expiration.
+    With the strategy at-most-once a few such messages take the queue down; with at-least-once they end all
+    dead-lettering on the node, and at its next start every queue with that strategy. So no queue has a dead-letter
+    exchange: workers quarantine what has been given back too often, and wait for the confirm.
 
-    Dead-lettering is at least once: the message leaves this queue only when the target has confirmed it.
-    RabbitMQ silently falls back to at most once unless three things hold: a dead-letter exchange is set,
-    `x-overflow` is `reject-publish`, and (3.10 to 3.12) the feature flag `stream_queue` is enabled, which a
-    new node has on. The dead letter must also be routable, or it stays in this queue. A length limit belongs
-    to it, since dead letters that cannot leave count as messages of this queue.
+    The delivery limit is set out of reach because 4.x drops messages after 20 deliveries unless told; "no limit"
+    cannot be said in a way that both 3.10 (no negative numbers) and 4.x understand. A queue that is full refuses
+    new messages instead of dropping old ones.
     """
 
     name: str
     bindings: tuple[Binding, ...]
-    deliveries_max: int
-    dead_exchange: str | None = None
     length_max: int | None = None
 
     def arguments(self) -> dict[str, str | int]:
         """Return the arguments of `queue.declare` and of a definitions document."""
-        arguments: dict[str, str | int] = {"x-queue-type": "quorum", "x-delivery-limit": self.deliveries_max}
+        arguments: dict[str, str | int] = {"x-queue-type": "quorum", "x-delivery-limit": _BROKER_DELIVERIES_MAX}
         if self.length_max is not None:
             arguments |= {"x-max-length": self.length_max, "x-overflow": "reject-publish"}
-        if self.dead_exchange is not None:
-            arguments |= {
-                "x-dead-letter-exchange": self.dead_exchange,
-                "x-dead-letter-strategy": "at-least-once",
-            }
         return arguments
 
 
@@ -109,27 +106,13 @@ class User:
 EXCHANGES: Final = (Exchange(EXCHANGE), Exchange(DEAD_EXCHANGE))
 
 QUEUES: Final = (
-    Queue(
-        ESCROW_QUEUE,
-        bindings=(Binding(EXCHANGE, "v1.escrow.*"),),
-        deliveries_max=_DELIVERIES_MAX,
-        dead_exchange=DEAD_EXCHANGE,
-        length_max=1_000_000,
-    ),
+    Queue(ESCROW_QUEUE, bindings=(Binding(EXCHANGE, "v1.escrow.*"),), length_max=1_000_000),
     Queue(
         RECOVERY_QUEUE,
         bindings=(Binding(EXCHANGE, "v1.enrol.*"), Binding(EXCHANGE, "v1.recovery.*")),
-        deliveries_max=_DELIVERIES_MAX,
-        dead_exchange=DEAD_EXCHANGE,
         length_max=100_000,
     ),
-    # Nothing may drop a quarantined message, so its limit is out of reach. "No limit" cannot be said in a way that
-    # both 3.10 (no negative numbers) and 4.x (20 unless told) understand.
-    Queue(
-        QUARANTINE_QUEUE,
-        bindings=(Binding(DEAD_EXCHANGE, "#"),),
-        deliveries_max=_QUARANTINE_DELIVERIES_MAX,
-    ),
+    Queue(QUARANTINE_QUEUE, bindings=(Binding(DEAD_EXCHANGE, "#"),)),
 )
 
 USERS: Final = (

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import decode, encode
+from pamqp.header import ContentHeader
 from tests.support.amqp import entry, long
 
 from strongroom.amqp_decoding import TABLE_BYTES_MAX, UNDECODABLE_HEADER, decode_leniently
@@ -16,10 +17,11 @@ REST = b"what follows"
 
 @pytest.fixture(autouse=True)
 def _lenient() -> Iterator[None]:
-    original = dict(decode.METHODS)
+    original, unmarshal = dict(decode.METHODS), ContentHeader.unmarshal
     decode_leniently()
     yield
     decode.METHODS.update(original)
+    ContentHeader.unmarshal = unmarshal  # type: ignore[method-assign]
 
 
 def deep_table(levels: int) -> bytes:
@@ -107,3 +109,23 @@ def test_a_table_up_to_the_limit_is_decoded_and_one_beyond_is_not() -> None:
     consumed, headers = decode.by_type(beyond, "table")
     assert consumed == len(beyond)
     assert headers == {UNDECODABLE_HEADER: f"a table of {TABLE_BYTES_MAX + 1} bytes"}
+
+
+@given(st.binary(min_size=12, max_size=200))
+def test_no_content_header_is_an_error(data: bytes) -> None:
+    """Whatever stands in the frame, the reader gets a header; the frame's length keeps the rest in step."""
+    ContentHeader().unmarshal(data)
+
+
+def test_a_content_header_that_cannot_be_read_keeps_its_body_size() -> None:
+    """The size stands in front of what went wrong, and the properties say that they are not the sender's."""
+    header = ContentHeader()
+    header.unmarshal(struct.pack(">HHQH", 60, 0, 17, 0x0001))
+    assert header.body_size == 17
+    assert list(header.properties.headers or {}) == [UNDECODABLE_HEADER]
+
+
+def test_a_content_header_without_a_body_size_is_an_error() -> None:
+    """Fewer bytes than the fixed part are no message; nothing sensible can follow."""
+    with pytest.raises(struct.error):
+        ContentHeader().unmarshal(bytes(11))

@@ -77,8 +77,7 @@ class Requester:
             body: the bytes to publish.
             message_id: at most 255 bytes; names the request and its answer.
             headers: hints for the worker; nobody believes them.
-            expiration_seconds: when the broker may stop trying to deliver it; an expired message is
-                dead-lettered into the quarantine, so leave it None unless a late delivery would do harm.
+            expiration_seconds: when the broker drops it undelivered; None keeps it until a worker takes it.
 
         Raises:
             ValueError: a request with this id is still unconfirmed or unanswered here.

@@ -274,28 +274,42 @@ async def connect(
 def driver_errors_as_ours(where: str) -> Iterator[None]:
     """Turn whatever the AMQP driver raises into Unroutable or BrokerUnavailable that name only `where`.
 
-    The driver also ends what waits on a lost connection with CancelledError; that is told from a cancellation
-    of this task, which passes through.
+    The driver mixes cancellation up with its own business: it ends what waits on a lost connection with
+    CancelledError, and forgets a cancellation that comes while it closes a channel. Here the first becomes
+    BrokerUnavailable, and a cancellation of this task always leaves as CancelledError.
     """
+    before = _cancellations()
     try:
         yield
-    except (PublishError, ChannelNotFoundEntity) as error:
-        raise Unroutable(f"{where} has no place for this: {broker_words(error)}", hint=_APPLY_HINT) from None
-    except DeliveryError:
-        raise BrokerUnavailable(f"{where} refused the message: its queue is full") from None
-    except TimeoutError:
-        raise BrokerUnavailable(f"{where} did not answer in time") from None
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise BrokerUnavailable(f"the connection to {where} was lost") from None
-    except ProbableAuthenticationError:
-        raise BrokerUnavailable(
-            f"{where} refused the login", hint="check user name and password of the broker URL"
-        ) from None
-    except _DRIVER_ERRORS as error:
-        raise BrokerUnavailable(f"the connection to {where} failed: {broker_words(error)}") from None
+    except (*_DRIVER_ERRORS, asyncio.CancelledError) as error:
+        if _cancellations() > before:
+            raise asyncio.CancelledError from None
+        raise _as_ours(where, error) from None
+    if _cancellations() > before:
+        raise asyncio.CancelledError
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+def _as_ours(where: str, error: BaseException) -> StrongroomError:
+    match error:
+        case PublishError() | ChannelNotFoundEntity():
+            return Unroutable(f"{where} has no place for this: {broker_words(error)}", hint=_APPLY_HINT)
+        case DeliveryError():
+            return BrokerUnavailable(f"{where} refused the message: its queue is full")
+        case TimeoutError():
+            return BrokerUnavailable(f"{where} did not answer in time")
+        case asyncio.CancelledError():
+            return BrokerUnavailable(f"the connection to {where} was lost")
+        case ProbableAuthenticationError():
+            return BrokerUnavailable(
+                f"{where} refused the login", hint="check user name and password of the broker URL"
+            )
+        case _:
+            return BrokerUnavailable(f"the connection to {where} failed: {broker_words(error)}")
 
 
 def _address(url: str) -> tuple[str, str] | None:

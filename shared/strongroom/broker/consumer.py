@@ -10,14 +10,17 @@ from typing import Final, Self
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
+from strongroom.amqp_decoding import UNDECODABLE_HEADER
 from strongroom.broker.connection import Connection, Outlet
 from strongroom.broker.quarantine import quarantine_properties
 from strongroom.broker.replies import Replies, reply_node
 from strongroom.errors import BrokerUnavailable, StrongroomError
-from strongroom.topology import DEAD_EXCHANGE
+from strongroom.topology import DEAD_EXCHANGE, DELIVERIES_MAX
 
 LULL_SECONDS: Final = 0.001
 """A batch is closed as soon as nothing has arrived for this long."""
+
+_DELIVERY_COUNT_HEADER = "x-delivery-count"  # set by the broker, whatever the sender wrote
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +46,14 @@ class Delivery:
 class Consumer:
     """Consumes one queue with a bounded number of unsettled deliveries; use it as an async context manager.
 
-    Nothing is acknowledged unless the caller says so. When the connection or the channel is lost, or the
-    broker cancels the consumer (its queue was deleted or moved), `next_batch` raises BrokerUnavailable at
-    once; everything unsettled is then redelivered by the broker, to this or another worker. The caller opens
-    a new connection and consumer.
+    Nothing is acknowledged unless the caller says so, with one exception: a message that was given back more than
+    `DELIVERIES_MAX` times, because it or one beside it brought a worker down or made it fail, is put into the
+    quarantine with the code `delivery_limit` and then acknowledged; the caller never sees it. A worker that takes
+    one message at a time (`prefetch_count=1`) loses none of the others by that.
 
-    After several losses in a row it should do so with `prefetch_count=1`: every delivery that was out when a
-    consumer died counts against the delivery limit of that message, and with a prefetch of one only the
-    culprit is counted.
+    When the connection or the channel is lost, or the broker cancels the consumer (its queue was deleted or
+    moved), `next_batch` raises BrokerUnavailable at once; everything unsettled is then redelivered by the broker,
+    to this or another worker. The caller opens a new connection and consumer.
     """
 
     def __init__(self, connection: Connection, queue: str, *, prefetch_count: int) -> None:
@@ -90,12 +93,14 @@ class Consumer:
     ) -> None:
         """Stop consuming; what is unsettled goes back to the queue."""
         self._lose("the consumer was closed")
-        if self._channel is not None:
-            with suppress(StrongroomError):
-                async with self._connection.asking():
-                    await self._channel.close()
-        await self._replies.close()
-        await self._quarantine.close()
+        try:
+            if self._channel is not None:
+                with suppress(StrongroomError):
+                    async with self._connection.asking():
+                        await self._channel.close()
+        finally:
+            await self._replies.close()
+            await self._quarantine.close()
 
     async def next_batch(
         self, count_max: int, wait_seconds_max: float, stop: asyncio.Event | None = None
@@ -115,20 +120,16 @@ class Consumer:
             BrokerUnavailable: the connection, channel or consumer is gone; deliveries not yet returned are
                 redelivered.
         """
-        if not self._arrival.is_set():
-            await _first_of(self._arrival, stop)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + wait_seconds_max
-        seen = 0
-        while seen < len(self._arrived) < count_max and loop.time() < deadline:
-            seen = len(self._arrived)
-            await asyncio.sleep(LULL_SECONDS)
-        self._raise_if_lost()
-        if stop is not None and stop.is_set():
-            return []
-        batch = [self._delivery(self._arrived.popleft()) for _ in range(min(count_max, len(self._arrived)))]
-        if not self._arrived:
-            self._arrival.clear()
+        while True:
+            await self._gather(count_max, wait_seconds_max, stop)
+            if stop is not None and stop.is_set():
+                return []
+            await self._set_aside()
+            batch = [self._delivery(self._arrived.popleft()) for _ in range(min(count_max, len(self._arrived)))]
+            if not self._arrived:
+                self._arrival.clear()
+            if batch:
+                break
         self._unsettled |= {delivery.delivery_tag: delivery for delivery in batch}
         return batch
 
@@ -159,7 +160,7 @@ class Consumer:
     async def requeue(self, deliveries: Iterable[Delivery]) -> None:
         """Give deliveries back, to be delivered again to any worker at once; the caller pauses if it must.
 
-        On RabbitMQ before 4.3 each return counts against the delivery limit.
+        On RabbitMQ before 4.3 each return counts towards `DELIVERIES_MAX`.
 
         Raises:
             BrokerUnavailable: the connection is gone, or a delivery came over an earlier one.
@@ -207,6 +208,27 @@ class Consumer:
         async with self._connection.asking():
             await channel.basic_ack(tags[-1], multiple=multiple)
 
+    async def _gather(self, count_max: int, wait_seconds_max: float, stop: asyncio.Event | None) -> None:
+        if not self._arrival.is_set():
+            await _first_of(self._arrival, stop)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait_seconds_max
+        seen = 0
+        while seen < len(self._arrived) < count_max and loop.time() < deadline:
+            seen = len(self._arrived)
+            await asyncio.sleep(LULL_SECONDS)
+        self._raise_if_lost()
+
+    async def _set_aside(self) -> None:
+        for message in [one for one in self._arrived if one.redelivered]:
+            if (reason := _worn_out(message)) is None:
+                continue
+            delivery = self._delivery(message)
+            await self.quarantine(delivery, "delivery_limit", reason)
+            self._arrived.remove(message)
+            self._unsettled[delivery.delivery_tag] = delivery
+            await self.ack(delivery)
+
     async def _on_delivery(self, message: DeliveredMessage) -> None:
         self._arrived.append(message)
         self._arrival.set()
@@ -245,6 +267,16 @@ class Consumer:
     def _lose(self, how: str) -> None:
         self._lost = self._lost or how
         self._arrival.set()
+
+
+def _worn_out(message: DeliveredMessage) -> str | None:
+    headers = message.header.properties.headers or {}
+    count = headers.get(_DELIVERY_COUNT_HEADER)
+    if isinstance(count, int) and count > DELIVERIES_MAX:
+        return f"given back {count} times"
+    if UNDECODABLE_HEADER in headers:
+        return "given back, with headers that nobody honest sends and in which nothing can be counted"
+    return None
 
 
 async def _first_of(arrival: asyncio.Event, stop: asyncio.Event | None) -> None:

@@ -1,7 +1,7 @@
 """The quarantine: what is put into it, and what an operator can do with it.
 
-A message gets here in two ways. A worker found it permanently bad and says why in `x-strongroom-code` and
-`x-strongroom-reason`; or RabbitMQ dead-lettered it (delivered too often, expired) and says so in `x-death`.
+A message gets here when a worker found it permanently bad, or had it given back too often; the worker says why in
+`x-strongroom-code` and `x-strongroom-reason`.
 """
 
 import asyncio
@@ -48,9 +48,8 @@ _NEVER_COPIED_PREFIXES = ("x-death", "x-first-death-", "x-last-death-", "x-deliv
 class Quarantined:
     """One quarantined message.
 
-    `id` is made from body and routing key, so it is the same on every look; identical copies share it. `code`
-    is that of the worker, or the broker's own reason for a dead letter (`delivery_limit`, `expired`).
-    `quarantined_at` is None if unknown, and to the second for the broker's dead letters.
+    `id` is made from body and routing key, so it is the same on every look; identical copies share it. `code` and
+    `reason` are the worker's, `quarantined_at` its time, None if unknown.
     """
 
     id: str
@@ -252,28 +251,15 @@ async def _close(connection: Connection, channel: AbstractChannel) -> None:
 
 
 def _quarantined(message: DeliveredMessage) -> Quarantined:
-    properties = message.header.properties
-    headers = properties.headers or {}
+    headers = message.header.properties.headers or {}
     routing_key = message.routing_key or ""
-    # A worker's copy never carries x-death, and the broker puts its own entry first: neither can be forged by
-    # a sender.
-    deaths = headers.get("x-death")
-    death = deaths[0] if isinstance(deaths, list) and deaths else None
-    at: object = None
-    if isinstance(death, dict):
-        code, reason, at = str(death.get("reason")), f"dead-lettered from {death.get('queue')!s}", death.get("time")
-    elif UNDECODABLE_HEADER in headers:
-        code, reason = "dead_letter", "dead-lettered by the broker; its headers cannot be decoded"
-    else:
-        code, reason = str(headers.get(CODE_HEADER)), str(headers.get(REASON_HEADER))
-        at = _time(headers.get(TIME_HEADER))
-    message_id = headers.get(MESSAGE_ID_HEADER, properties.message_id)
+    message_id = headers.get(MESSAGE_ID_HEADER)
     return Quarantined(
         id=quarantine_id(routing_key, message.body),
         routing_key=routing_key,
-        code=code,
-        reason=reason,
-        quarantined_at=at if isinstance(at, datetime) else None,
+        code=str(headers.get(CODE_HEADER, "unknown")),
+        reason=str(headers.get(REASON_HEADER, "")),
+        quarantined_at=_time(headers.get(TIME_HEADER)),
         message_id=message_id if isinstance(message_id, str) and _is_short(message_id) else None,
         body=message.body,
     )

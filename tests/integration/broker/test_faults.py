@@ -8,9 +8,11 @@ import pytest
 from deploy.local.rabbitmq import PrivateRabbit
 from tests.integration.broker.conftest import passwords, send
 from tests.integration.broker.test_consumer import take
+from tests.support.amqp import entry, long, publish_raw, short
 
 from strongroom.broker import Connection, Consumer, Requester, connect
 from strongroom.errors import BrokerUnavailable
+from strongroom.topology import EXCHANGE
 
 OwnLink = Callable[..., AbstractAsyncContextManager[Connection]]
 
@@ -113,3 +115,32 @@ async def test_closing_a_blocked_connection_does_not_hang(own_broker: PrivateRab
         ]
         results = await asyncio.gather(*submits, return_exceptions=True)
     assert all(isinstance(result, BrokerUnavailable) for result in results)
+
+
+async def test_forged_death_records_do_not_take_a_queue_down(own_broker: PrivateRabbit, own_link: OwnLink) -> None:
+    """With any dead-letter exchange, these would end a queue on 3.10, at once or at its next start."""
+    forged = long(entry(b"x-death", b"A", long(b"S" + long(b"no table"))))
+    async with own_link("fleet") as connection:
+        channel = await connection.channel(confirms=False)
+        for number in range(20):
+            for key in ("v1.recovery.abc", "v1.escrow.abc"):
+                lifetime = short(str(number % 3).encode())
+                await publish_raw(channel, EXCHANGE, key, b"forged", headers=forged, expiration=lifetime)
+    await both_queues_work(own_link)
+    await asyncio.to_thread(own_broker.restart)
+    await both_queues_work(own_link)
+
+
+async def both_queues_work(own_link: OwnLink) -> None:
+    """Ask and be answered over both work queues; what else is in them is acknowledged."""
+    for queue in ("recovery", "escrow"):
+        async with own_link("fleet") as asking, Requester(asking) as requester, own_link(queue) as answering:
+            await send(requester, "m-1", key=f"v1.{queue}.abc")
+            async with Consumer(answering, queue, prefetch_count=100) as consumer:
+                bodies: list[bytes] = []
+                while b"m-1" not in bodies:
+                    batch = await consumer.next_batch(100, 0.1)
+                    bodies += [one.body for one in batch]
+                    await consumer.reply(batch[-1], b"alive")
+                    await consumer.ack_through(batch[-1])
+            assert await requester.answer("m-1", 30) == b"alive"

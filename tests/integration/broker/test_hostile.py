@@ -9,13 +9,13 @@ from aiormq.abc import AbstractChannel
 from pamqp import decode
 from tests.integration.broker.conftest import Link, depth, send
 from tests.integration.broker.test_consumer import take
-from tests.integration.broker.test_quarantine import dead_letters
+from tests.integration.broker.test_quarantine import look
 from tests.support.amqp import entry, long, publish_raw, short
 
 from strongroom.amqp_decoding import UNDECODABLE_HEADER
-from strongroom.broker import Consumer, Delivery, Requester, peek
-from strongroom.errors import BrokerUnavailable, NoAnswer
-from strongroom.topology import EXCHANGE
+from strongroom.broker import Consumer, Requester, peek
+from strongroom.errors import NoAnswer
+from strongroom.topology import DELIVERIES_MAX, EXCHANGE
 
 
 def _nested(levels: int) -> bytes:
@@ -85,38 +85,76 @@ async def test_a_header_table_that_is_too_large_is_not_decoded(attacker: Abstrac
         await consumer.ack(delivery)
 
 
-async def test_a_message_that_still_breaks_the_reader_ends_in_quarantine(
+async def test_what_nobody_thought_of_does_not_break_the_reader_either(
     attacker: AbstractChannel, requester: Requester, link: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reconnecting with a prefetch of one, the worker gets past it: the delivery limit moves away it alone."""
-    await publish_raw(attacker, EXCHANGE, "v1.escrow.abc", b"unthought-of", priority=b"\x71")
-    await send(requester, "neighbour")
+    """Any other failure while properties are decoded, here a made-up one, leaves an empty header and the body."""
     octet = decode.METHODS["octet"]
 
     def breaks_on_the_unthought_of(value: bytes) -> tuple[int, object]:
         if value[:1] == b"\x71":
-            raise ValueError
+            raise IndexError
         return octet(value)
 
     monkeypatch.setitem(decode.METHODS, "octet", breaks_on_the_unthought_of)
-    losses = 0
-    survivor: Delivery | None = None
-    while survivor is None:
+    await publish_raw(attacker, EXCHANGE, "v1.escrow.abc", b"unthought-of", priority=b"\x71")
+    await send(requester, "neighbour")
+    async with link("escrow") as connection, Consumer(connection, "escrow", prefetch_count=10) as consumer:
+        taken = await take(consumer, 2)
+        assert [one.body for one in taken] == [b"unthought-of", b"neighbour"]
+        assert taken[0].headers == {UNDECODABLE_HEADER: "IndexError"}
+        assert taken[0].reply_to is None
+        await consumer.ack_through(taken[1])
+
+
+async def test_a_message_that_brings_workers_down_ends_in_quarantine(
+    requester: Requester, link: Link, operator: AbstractChannel
+) -> None:
+    """Given back once too often it is set aside, confirmed, and not handed out again; the others are served."""
+    await send(requester, "culprit")
+    await send(requester, "neighbour")
+    deaths = 0
+    while True:
         async with link("escrow") as connection, Consumer(connection, "escrow", prefetch_count=1) as consumer:
-            try:
-                (survivor,) = await consumer.next_batch(1, 0)
-            except BrokerUnavailable:
-                losses += 1
-                assert losses <= 21
-                continue
-            assert survivor.body == b"neighbour"
-            assert not survivor.redelivered
-            await consumer.ack(survivor)
-    assert losses == 21
-    monkeypatch.undo()
-    (kept,) = await dead_letters(link)
-    assert (kept.body, kept.code, kept.reason) == (b"unthought-of", "delivery_limit", "dead-lettered from escrow")
-    assert kept.quarantined_at is not None
+            (delivery,) = await consumer.next_batch(1, 0)
+            if delivery.body != b"culprit":
+                break
+            deaths += 1
+    assert deaths == DELIVERIES_MAX + 1
+    (kept,) = await look(link)
+    assert (kept.body, kept.code) == (b"culprit", "delivery_limit")
+    async with link("escrow") as connection, Consumer(connection, "escrow", prefetch_count=10) as consumer:
+        (neighbour,) = await consumer.next_batch(10, 0)
+        assert neighbour.body == b"neighbour"
+        await consumer.ack(neighbour)
+    assert await depth(operator, "escrow") == 0
+
+
+async def test_messages_given_back_once_too_often_are_set_aside_from_the_middle_of_a_batch(
+    attacker: AbstractChannel, requester: Requester, link: Link
+) -> None:
+    """What cannot be counted is set aside when it first comes back; the rest is handed out as it is."""
+    await send(requester, "before")
+    await publish_raw(attacker, EXCHANGE, "v1.escrow.abc", b"poison", headers=long(entry(b"\xff", b"V")))
+    await send(requester, "after")
+    async with link("escrow") as connection, Consumer(connection, "escrow", prefetch_count=10) as consumer:
+        await consumer.requeue(await take(consumer, 3))
+        taken = await take(consumer, 2)
+        assert [one.body for one in taken] == [b"before", b"after"]
+        await consumer.ack_through(taken[1])
+    (kept,) = await look(link)
+    assert (kept.body, kept.code) == (b"poison", "delivery_limit")
+
+
+async def test_a_forged_delivery_count_is_the_brokers_again(attacker: AbstractChannel, link: Link) -> None:
+    """A sender cannot have its message set aside, or keep it from being, by counting itself."""
+    count = long(entry(b"x-delivery-count", b"l", struct.pack(">q", 1_000)))
+    await publish_raw(attacker, EXCHANGE, "v1.escrow.abc", b"x", headers=count)
+    async with link("escrow") as connection, Consumer(connection, "escrow", prefetch_count=10) as consumer:
+        await consumer.requeue(await take(consumer, 1))
+        (again,) = await take(consumer, 1)
+        assert again.headers["x-delivery-count"] == 1
+        await consumer.ack(again)
 
 
 # ---- forged reply addresses ----

@@ -1,13 +1,15 @@
 """The quarantine of a real broker: nothing gets lost in it, nothing leaves it unasked."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from aiormq.abc import AbstractChannel
+from aiormq.channel import Channel
 from pamqp.commands import Basic
 from tests.integration.broker.conftest import Link, depth, send
 from tests.integration.broker.test_consumer import take
-from tests.support.amqp import entry, long, publish_raw, short
+from tests.support.amqp import entry, long, publish_raw
 
 from strongroom.broker import Consumer, Quarantined, Requester, drop, find, peek, quarantine_id, requeue
 from strongroom.broker.quarantine import TIME_HEADER
@@ -43,13 +45,6 @@ async def look(link: Link, limit: int = 1000) -> list[Quarantined]:
     """Peek as the operator."""
     async with link("operator") as connection:
         return await peek(connection, limit)
-
-
-async def dead_letters(link: Link) -> list[Quarantined]:
-    """Peek until the broker has moved something."""
-    while not (kept := await look(link)):
-        pass
-    return kept
 
 
 def ids(kept: list[Quarantined]) -> list[str]:
@@ -116,41 +111,29 @@ async def test_without_a_quarantine_the_worker_is_told(
     assert await depth(operator, "quarantine") == 1
 
 
-async def test_an_expired_request_is_quarantined_with_the_brokers_reason(requester: Requester, link: Link) -> None:
-    """An expired message is dead-lettered, not dropped, and its copy does not expire again."""
-    await requester.submit("v1.recovery.abc", b"late", message_id="m-1", headers={}, expiration_seconds=0)
-    (kept,) = await dead_letters(link)
-    assert (kept.body, kept.routing_key) == (b"late", "v1.recovery.abc")
-    assert (kept.code, kept.reason) == ("expired", "dead-lettered from recovery")
-
-
-async def test_a_forged_reason_does_not_hide_the_brokers(link: Link) -> None:
-    """Our own headers from a sender, on a message that the broker dead-letters, are not believed."""
-    headers = long(entry(b"x-strongroom-code", b"S", long(b"stored")))
+async def test_headers_of_a_sender_do_not_pass_for_a_workers(link: Link) -> None:
+    """Code, reason and time of the copy are the worker's, whatever the sender wrote there."""
+    forged = {b"x-strongroom-code": b"stored", b"x-strongroom-message-id": b"other"}
+    headers = long(b"".join(entry(name, b"S", long(value)) for name, value in forged.items()))
     async with link("fleet") as connection:
         channel = await connection.channel(confirms=False)
-        await publish_raw(channel, EXCHANGE, "v1.recovery.abc", b"x", headers=headers, expiration=short(b"0"))
-    (kept,) = await dead_letters(link)
-    assert kept.code == "expired"
+        await publish_raw(channel, EXCHANGE, KEY, b"x", headers=headers)
+    async with link("escrow") as connection, Consumer(connection, "escrow", prefetch_count=1) as consumer:
+        (delivery,) = await consumer.next_batch(1, 0)
+        await consumer.quarantine(delivery, "malformed", "bad")
+        await consumer.ack(delivery)
+    (kept,) = await look(link)
+    assert (kept.code, kept.message_id) == ("malformed", None)
 
 
-async def test_undecodable_dead_letters_can_be_looked_at(link: Link) -> None:
-    """Poison that the broker itself dead-lettered is listed like the rest."""
-    async with link("fleet") as connection:
+async def test_what_others_put_there_is_listed_too(operator: AbstractChannel, link: Link) -> None:
+    """A message without the headers of a worker, even an undecodable one, is shown as far as it is known."""
+    async with link("operator") as connection:
         channel = await connection.channel(confirms=False)
-        await publish_raw(
-            channel,
-            EXCHANGE,
-            "v1.recovery.abc",
-            b"x",
-            headers=long(entry(b"\xff", b"V")),
-            correlation_id=short(b"\xff"),
-            message_id=short(b"\xff" * 255),
-            timestamp=b"\xff" * 8,
-            expiration=short(b"0"),
-        )
-    (kept,) = await dead_letters(link)
-    assert (kept.body, kept.code, kept.message_id) == (b"x", "dead_letter", None)
+        await publish_raw(channel, DEAD_EXCHANGE, KEY, b"x", headers=long(entry(b"\xff", b"V")))
+    (kept,) = await look(link)
+    assert (kept.body, kept.code, kept.reason, kept.quarantined_at) == (b"x", "unknown", "", None)
+    assert await depth(operator, "quarantine") == 1
 
 
 # ---- looking ----
@@ -188,6 +171,39 @@ async def test_a_senseless_time_is_no_time(operator: AbstractChannel, link: Link
     await put(operator, b"far", 2**62)
     (kept,) = await look(link)
     assert kept.quarantined_at is None
+
+
+async def test_one_message_is_found_by_its_id_and_stays(operator: AbstractChannel, link: Link) -> None:
+    """Finding one leaves all of them where they are; an id that is not there is None."""
+    expected = await fill(operator, 5)
+    async with link("operator") as connection:
+        found = await find(connection, expected[3])
+        assert found is not None
+        assert found.body == b"m-003"
+        assert await find(connection, "0" * 16) is None
+    assert ids(await look(link)) == expected
+
+
+async def test_a_cancelled_look_ends_even_while_its_channel_closes(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver forgets a cancellation that comes while it closes a channel; whoever cancelled must not wait."""
+    closing = asyncio.Event()
+    close = Channel.close
+
+    async def announced(self: Channel, *arguments: Any, **named: Any) -> None:
+        closing.set()
+        await close(self, *arguments, **named)
+
+    monkeypatch.setattr(Channel, "close", announced)
+    for _ in range(5):
+        closing.clear()
+        async with link("operator") as connection:
+            looking = asyncio.create_task(peek(connection, 1))
+            await closing.wait()
+            looking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await looking
 
 
 async def test_an_empty_quarantine_is_an_empty_list(link: Link) -> None:
@@ -268,20 +284,6 @@ async def test_ids_that_are_not_there_are_not_found(operator: AbstractChannel, l
         assert await drop(connection, ["0" * 16]) == frozenset()
         assert await requeue(connection, []) == frozenset()
     assert await depth(operator, "quarantine") == 3
-
-
-async def test_a_requeued_dead_letter_starts_over(link: Link, requester: Requester) -> None:
-    """The broker's own death records do not travel with it."""
-    await requester.submit("v1.recovery.abc", b"late", message_id="m-1", headers={}, expiration_seconds=0)
-    await dead_letters(link)
-    async with link("operator") as connection:
-        await requeue(connection, [quarantine_id("v1.recovery.abc", b"late")])
-    async with link("recovery") as connection, Consumer(connection, "recovery", prefetch_count=1) as consumer:
-        (again,) = await consumer.next_batch(1, 0)
-        assert again.body == b"late"
-        assert again.message_id == "m-1"
-        assert not [name for name in again.headers if "death" in name]
-        await consumer.ack(again)
 
 
 async def test_publishing_for_the_quarantine_does_not_wait_on_a_lost_connection(
