@@ -40,7 +40,7 @@ from strongroom_escrow.handler import Submission, judge, read
 from strongroom_escrow.settings import EscrowSettings
 
 PREFETCH = 400
-ROUNDS = 5
+ROUNDS = 3
 STATEMENTS_A_ROUND = 6_000
 BACKLOG = 100_000
 LONE_KEYS = 200

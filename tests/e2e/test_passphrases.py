@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import re
+import resource
 import secrets
 import subprocess
 import time
@@ -26,6 +28,10 @@ PASSPHRASES = ("root", "workers", "officer", "host")
 _LOOKING = "-sys_ptrace,-sys_admin,-perfmon"
 ORDINARY = ("setpriv", "--bounding-set", _LOOKING, "--inh-caps", "-all", "--") if os.geteuid() == 0 else ()
 
+# As large a core file as this user may allow.
+_CORE = "unlimited" if os.geteuid() == 0 else str(resource.getrlimit(resource.RLIMIT_CORE)[1])
+WITH_CORE = ("prlimit", f"--core={_CORE}")
+
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
@@ -38,7 +44,7 @@ class Guarded:
     def worker(self, kind: str, *, passphrase: str | None = "workers") -> WorkerProcess:
         """Return a worker that is told this passphrase file, or none."""
         told = {"passphrase_file": str(self.site.folder / f"{passphrase}.pass")} if passphrase else {}
-        return self.site.worker(kind, prefix=ORDINARY, **told)
+        return self.site.worker(kind, prefix=(*WITH_CORE, *ORDINARY), **told)
 
 
 @pytest.fixture
@@ -99,7 +105,7 @@ async def test_every_key_may_lie_under_a_passphrase(guarded: Guarded) -> None:
 
 
 def assert_closed(worker: WorkerProcess) -> None:
-    """Another process of the same user cannot look into a worker, as it can into any other of its processes."""
+    """No process of the same user can look into a worker, as it can into any other; and it leaves no core file."""
     look, waiting = (*ORDINARY, "cat"), (*ORDINARY, "sh", "-c", "echo; exec sleep 60")
     with subprocess.Popen(waiting, env={"CONTROL": "yes", "PATH": SYSTEM_PATH}, stdout=subprocess.PIPE) as other:
         try:
@@ -113,6 +119,8 @@ def assert_closed(worker: WorkerProcess) -> None:
         refused = subprocess.run([*look, f"/proc/{worker.pid}/{name}"], capture_output=True, check=False)
         assert refused.returncode != 0
         assert refused.stdout == b""
+    limits = Path(f"/proc/{worker.pid}/limits").read_text()
+    assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE)
 
 
 @pytest.mark.parametrize("kind", ["escrow", "recovery"])

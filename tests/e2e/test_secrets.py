@@ -183,13 +183,9 @@ def test_a_copy_of_everything_the_escrow_worker_has_opens_no_key(trial: Trial, t
 
 
 @pytest.mark.parametrize("name", WORKERS)
-def test_a_workers_command_line_shows_no_secret_and_it_leaves_no_core(trial: Trial, name: str) -> None:
-    """The command line is the command; the limit on core files is zero."""
-    proc = Path("/proc") / str(worker(trial, name).pid)
-    words = (proc / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-    assert [word.decode() for word in words[-2:]] == ["worker", name]
+def test_a_workers_command_line_shows_no_secret(trial: Trial, name: str) -> None:
+    """Everybody may read command lines: this one is the command and nothing else."""
+    cmdline = Path("/proc") / str(worker(trial, name).pid) / "cmdline"
+    words = [word.decode() for word in cmdline.read_bytes().rstrip(b"\0").split(b"\0")]
+    assert words[-2:] == ["worker", name]
     assert len(words) == 4
-    limits = dict(
-        line.rsplit(maxsplit=3)[:2] for line in (proc / "limits").read_text().splitlines()[1:] if "core" in line
-    )
-    assert limits == {"Max core file size": "0"}

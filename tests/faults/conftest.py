@@ -45,6 +45,8 @@ def site(
     made = Site.found(tmp_path_factory.mktemp(name) / "site", databases, servers.broker)
     asyncio.run(made.purge())
     with made.in_force():
-        made.worker("recovery").start()
+        recovery = made.worker("recovery")
+        recovery.start()
+        asyncio.run(recovery.listening())
         yield made
     servers.postgres.drop_database(name)

@@ -55,20 +55,29 @@ async def lose_commit(site: Site, proxy: CommitProxy, worker: WorkerProcess, how
 
 @pairs
 async def test_an_enrolment_is_in_the_log_once(site: Site, servers: Servers, loss: Loss, how: str) -> None:
-    """The host that asked is enrolled after the restart, by one leaf and one row, whatever became of the COMMIT."""
+    """The host is enrolled after the restart, by one leaf and one row, whatever became of the COMMIT.
+
+    If the worker is killed, so is the host: only the broker can bring its message again.
+    """
     principal = f"enrol-{loss.name.lower()}-{how}"
-    home = site.folder / "homes" / principal
+    home, invitation = site.folder / "homes" / principal, site.invitation(principal)
     async with CommitProxy(servers.postgres).listening() as proxy:
         worker = site.worker("recovery", database_url=proxy.url(site.databases.url("strongroom_recovery")))
         async with worker.running():
             proxy.lose(loss)
-            enrolling = asyncio.create_task(enrol(home, site.invitation(principal), wait_seconds=60))
+            enrolling = asyncio.create_task(enrol(home, invitation, wait_seconds=60))
             await soon(proxy.lost)
             applied = [
                 leaf for leaf in await log(site) if isinstance(leaf, EnrolmentLeaf) and leaf.principal == principal
             ]
             assert len(applied) == (1 if loss is Loss.ANSWER else 0)
+            if how == "killed":
+                enrolling.cancel()
+                await asyncio.wait({enrolling})
             await lose_commit(site, proxy, worker, how)
+            if how == "killed":
+                await worker.said('"enrolment"')
+                enrolling = asyncio.create_task(enrol(home, invitation, wait_seconds=60))
             enrolled = await enrolling
     leaves = [leaf for leaf in await log(site) if isinstance(leaf, EnrolmentLeaf) and leaf.principal == principal]
     assert [leaf.key for leaf in leaves] == [enrolled.key_id]

@@ -84,7 +84,8 @@ class Quota:
 
     def fill(self) -> tuple[str, ...]:
         """Let no file grow beyond two pages: the database's log of changes has no room for a statement."""
-        return ("prlimit", f"--fsize={QUOTA_BYTES}")
+        # Python 3.11 would write truncated bytecode into the tree, and trip over it ever after.
+        return ("env", "PYTHONDONTWRITEBYTECODE=1", "prlimit", f"--fsize={QUOTA_BYTES}")
 
     def empty(self) -> None:
         """Nothing was filled."""

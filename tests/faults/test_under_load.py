@@ -101,14 +101,12 @@ async def test_postgresql_crashes_under_load(site: Site, servers: Servers, fleet
 
 
 async def test_rabbitmq_crashes_under_load(site: Site, servers: Servers, fleet: Fleet) -> None:
-    """The broker is killed and later restarted in an orderly way while statements come in."""
+    """The broker is killed while statements come in; what it had confirmed comes back, the rest is spooled."""
     async with site.worker("escrow").kept_running() as worker:
         async with under_load(fleet):
-            await fleet.has("statements", STATEMENTS // 5)
+            await fleet.has("statements", STATEMENTS // 3)
             await asyncio.to_thread(servers.broker.kill)
             await asyncio.to_thread(servers.broker.start)
-            await fleet.has("statements", STATEMENTS * 3 // 5)
-            await asyncio.to_thread(servers.broker.restart)
         assert worker.exit_codes == []
         await assert_promise_kept(site, fleet)
 

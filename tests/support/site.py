@@ -113,16 +113,17 @@ class WorkerProcess:
         await self.ended()
 
     def stop(self) -> None:
-        """End it in an orderly way, if it runs."""
+        """End it in an orderly way, if it runs; fail if it does not end, or not with exit code 0."""
         if self._process is None or self._process.poll() is not None:
             return
         self._process.send_signal(SIGTERM)
         try:
-            self._process.wait(STOP_SECONDS_MAX)
+            code = self._process.wait(STOP_SECONDS_MAX)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(STOP_SECONDS_MAX)
             raise
+        assert code == 0, f"the {self.kind} worker ended with {code} on SIGTERM:\n{self.log[-2000:]}"
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["WorkerProcess"]:
