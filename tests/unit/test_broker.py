@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from strongroom.broker import quarantine_id
 from strongroom.broker.connection import Endpoint, printable
-from strongroom.broker.quarantine import quarantine_properties, safe_headers
+from strongroom.broker.quarantine import publishable_routing_key, quarantine_properties, safe_headers
 from strongroom.broker.replies import has_narrow_process_id, reply_node
 from strongroom.errors import ConfigurationInvalid
 
@@ -218,3 +218,12 @@ def test_a_copy_has_reason_code_and_time_and_neither_expiration_nor_reply_addres
     }
     for name in ("expiration", "reply_to", "user_id", "message_id", "correlation_id"):
         assert getattr(properties, name) is None
+
+
+def test_a_routing_key_that_grew_by_its_escapes_can_be_published_again() -> None:
+    """A key of 255 bytes that were no UTF-8 is cut to what AMQP carries; every other one stays as it is."""
+    grown = publishable_routing_key("v1.escrow." + r"\xff" * 244)
+    assert len(grown.encode()) == 255
+    assert publishable_routing_key("v1.escrow.laptop-0417") == "v1.escrow.laptop-0417"
+    assert publishable_routing_key("é" * 128) == "é" * 127
+    assert publishable_routing_key(None) == ""

@@ -12,7 +12,7 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from strongroom.amqp_decoding import UNDECODABLE_HEADER
 from strongroom.broker.connection import Connection, Outlet
-from strongroom.broker.quarantine import quarantine_properties
+from strongroom.broker.quarantine import publishable_routing_key, quarantine_properties
 from strongroom.broker.replies import Replies, reply_node
 from strongroom.errors import BrokerUnavailable, StrongroomError
 from strongroom.topology import DEAD_EXCHANGE, DELIVERIES_MAX
@@ -237,7 +237,7 @@ class Consumer:
         properties = message.header.properties
         return Delivery(
             body=message.body,
-            routing_key=message.routing_key or "",
+            routing_key=publishable_routing_key(message.routing_key),
             message_id=properties.message_id,
             correlation_id=properties.correlation_id,
             reply_to=properties.reply_to if reply_node(properties.reply_to) else None,

@@ -28,6 +28,7 @@ MESSAGE_ID_HEADER: Final = "x-strongroom-message-id"
 TIME_HEADER: Final = "x-strongroom-quarantined-at"
 """Microseconds since 1970: finer than AMQP's timestamp, so that a list can be in order."""
 
+_ROUTING_KEY_BYTES_MAX = 255
 _ID_CHARACTERS = 16
 _REASON_CHARACTERS_MAX = 500
 _SHORT_TEXT_BYTES_MAX = 255
@@ -59,6 +60,11 @@ class Quarantined:
     quarantined_at: datetime | None
     message_id: str | None
     body: bytes = field(repr=False)
+
+
+def publishable_routing_key(key: str | None) -> str:
+    """Return a routing key that AMQP can carry: at most 255 bytes. One that was not UTF-8 grew by its escapes."""
+    return (key or "").encode()[:_ROUTING_KEY_BYTES_MAX].decode(errors="ignore")
 
 
 def quarantine_id(routing_key: str, body: bytes) -> str:
@@ -252,7 +258,7 @@ async def _close(connection: Connection, channel: AbstractChannel) -> None:
 
 def _quarantined(message: DeliveredMessage) -> Quarantined:
     headers = message.header.properties.headers or {}
-    routing_key = message.routing_key or ""
+    routing_key = publishable_routing_key(message.routing_key)
     message_id = headers.get(MESSAGE_ID_HEADER)
     return Quarantined(
         id=quarantine_id(routing_key, message.body),
