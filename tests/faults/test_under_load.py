@@ -17,8 +17,8 @@ from tests.support.waiting import until
 from strongroom.errors import CommitUnknown, ExitCode
 
 HOSTS = 4
-STATEMENTS_A_HOST = 50
-RECORDS_A_STATEMENT = 5
+STATEMENTS_A_HOST = 25
+RECORDS_A_STATEMENT = 10
 STATEMENTS = HOSTS * STATEMENTS_A_HOST
 WAIT_SECONDS = 3.0
 
