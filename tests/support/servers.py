@@ -32,6 +32,7 @@ def remove_leftovers(base: Path) -> None:
 
 
 def _take_back(folder: Path) -> None:
-    Trial(folder, {}).down(purge=True)
+    # In this order: without root a stack keeps its pid files in a folder that the other one would delete.
     Stack(folder, {}).down(purge=True)
+    Trial(folder, {}).down(purge=True)
     (folder / _OWNER_FILE).unlink(missing_ok=True)

@@ -196,11 +196,13 @@ async def test_a_cancelled_look_ends_even_while_its_channel_closes(
         await close(self, *arguments, **named)
 
     monkeypatch.setattr(Channel, "close", announced)
-    for _ in range(5):
+    for turns in range(8):
         closing.clear()
         async with link("operator") as connection:
             looking = asyncio.create_task(peek(connection, 1))
             await closing.wait()
+            for _ in range(turns):
+                await asyncio.sleep(0)
             looking.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await looking
