@@ -30,9 +30,8 @@ class Process:
     started_ticks: int
 
     def alive(self) -> bool:
-        """Tell whether it still runs; a zombie does not."""
-        stat = _stat(self.pid)
-        return stat is not None and stat.started_ticks == self.started_ticks and stat.state not in "ZX"
+        """Tell whether any of its threads still runs; a zombie does not."""
+        return not self.wait_gone(0)
 
     def send(self, number: Signals) -> None:
         """Send a signal to this process, or do nothing when it has ended."""
@@ -42,7 +41,11 @@ class Process:
                     pidfd_send_signal(descriptor, number)
 
     def wait_gone(self, timeout_s: float) -> bool:
-        """Wait for its end; False when it still runs after `timeout_s` seconds."""
+        """Wait for its end; False when it still runs after `timeout_s` seconds.
+
+        The end is that of its last thread: until then its ports stay taken, although the state in /proc, which is
+        that of the first thread, may say zombie already (pidfd_open(2)).
+        """
         with _pidfd(self) as descriptor:
             if descriptor is None:
                 return True
@@ -152,14 +155,13 @@ def this_process() -> Process:
 
 @dataclass(frozen=True, slots=True)
 class _Stat:
-    state: str
     parent: int
     started_ticks: int
 
 
 def _parse_stat(line: str) -> _Stat:
     fields = line.rpartition(")")[2].split()  # the second field is a name that may hold blanks and brackets
-    return _Stat(fields[0], int(fields[1]), int(fields[19]))
+    return _Stat(int(fields[1]), int(fields[19]))
 
 
 def _stat(pid: int) -> _Stat | None:
@@ -177,7 +179,8 @@ def _pidfd(process: Process) -> Iterator[int | None]:
         yield None
         return
     try:
-        yield descriptor if process.alive() else None
+        stat = _stat(process.pid)
+        yield descriptor if stat is not None and stat.started_ticks == process.started_ticks else None
     finally:
         os.close(descriptor)
 

@@ -360,6 +360,30 @@ def test_stopping_kills_what_does_not_listen(tmp_path: Path) -> None:
     assert not any(each.alive() for each in tree)
 
 
+def test_process_lives_until_its_last_thread_has_ended() -> None:
+    """A first thread that ended makes the state say zombie, while the ports are still held: that is no end."""
+    program = (
+        "import ctypes, socket, threading\n"
+        "server = socket.create_server(('127.0.0.1', 0))\n"
+        "threading.Thread(target=server.accept).start()\n"
+        "print(server.getsockname()[1], flush=True)\n"
+        "ctypes.CDLL(None).pthread_exit(None)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        port = int(child.stdout.readline())
+        while Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            os.sched_yield()
+        found = process.of_pid(child.pid)
+        assert found is not None
+        assert found.alive()
+        assert not found.wait_gone(0)
+        assert not ports.is_free(port)
+        found.kill()
+        assert ports.is_free(port)
+        assert not found.alive()
+
+
 async def test_database_survives_a_kill(own_postgres: PrivatePostgres) -> None:
     """After SIGKILL and a start the committed rows are there, under the same URL."""
     url = own_postgres.url("strongroom_owner")

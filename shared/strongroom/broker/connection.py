@@ -299,7 +299,7 @@ def _as_ours(where: str, error: BaseException) -> StrongroomError:
         case PublishError() | ChannelNotFoundEntity():
             return Unroutable(f"{where} has no place for this: {broker_words(error)}", hint=_APPLY_HINT)
         case DeliveryError():
-            return BrokerUnavailable(f"{where} refused the message: its queue is full")
+            return BrokerUnavailable(f"{where} refused the message: its queue is full or down")
         case TimeoutError():
             return BrokerUnavailable(f"{where} did not answer in time")
         case asyncio.CancelledError():
