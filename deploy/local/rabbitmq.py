@@ -98,11 +98,11 @@ class PrivateRabbit(PrivateServer):
         for user in USERS:
             self.state.password(user)
         self.write(".erlang.cookie", self.state.password("erlang-cookie"))
-        self.write("enabled_plugins", "[].\n")
+        self.write("enabled_plugins", "[rabbitmq_auth_mechanism_ssl].\n")
         tls = self.copy_certificates()
         settings = Template(_CONFIGURATION.read_text()).substitute(
             port=self.port,
-            ca=tls["ca.pem"],
+            agents_ca=self.write("agents-ca.pem", (self.place.root / "tls" / "agents-ca.pem").read_bytes()),
             certificate=tls["server.pem"],
             key=tls["server.key"],
             definitions=self.write("definitions.json", render_definitions(self.state.passwords)),

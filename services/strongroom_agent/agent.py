@@ -9,35 +9,48 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
+from strongroom import limits
 from strongroom.crypto.secret import Secret
 from strongroom.crypto.signing import SigningKey
-from strongroom.errors import Expired, StrongroomError, UsageError
+from strongroom.errors import Expired, NotFound, StrongroomError, UsageError
 from strongroom.messages import ListedRecord
 from strongroom.roster import Roster
-from strongroom_agent import age, enrolment, files, listing
+from strongroom_agent import age, countersigning, docket, enrolment, files, listing, verdicts
+from strongroom_agent.cases import Case, Consent
+from strongroom_agent.countersigning import SentInvitation
 from strongroom_agent.delivery import Courier, Delivery
+from strongroom_agent.docket import Scope, VerifiedDocket
 from strongroom_agent.home import Home, Role
 from strongroom_agent.identity import signing_key
+from strongroom_agent.invitation import IssuedInvitation
+from strongroom_agent.kept_requests import KeptRequests, Selection
 from strongroom_agent.link import Connector, broker_link
 from strongroom_agent.listing import RecordsPage
 from strongroom_agent.packing import KeyToEscrow, issue_time, pack
 from strongroom_agent.patience import Deadline, patiently
-from strongroom_agent.recovery import Inquiry, RecoveredKey, Recovery
+from strongroom_agent.recovery import Asked, Inquiry, RecoveredKey, Recovery, Unreleased, Watch, pursue
 from strongroom_agent.session import Session
 from strongroom_agent.spool import Spool
 from strongroom_agent.state import State
 from strongroom_agent.sync import Sync, SyncReport
 from strongroom_agent.trust import Trust
+from strongroom_agent.verdicts import Recorded
 
 __all__ = [
     "Agent",
+    "Asked",
+    "Case",
     "Delivery",
     "KeyToEscrow",
+    "Recorded",
     "RecordsPage",
     "RecoveredKey",
     "Recovery",
     "SealedFile",
+    "SentInvitation",
     "SyncReport",
+    "Unreleased",
+    "VerifiedDocket",
 ]
 
 ESCROW_SECONDS: Final = 30.0
@@ -204,6 +217,7 @@ class Agent:
             missing=comparison.missing if comparison else (),
             mismatched=comparison.mismatched if comparison else (),
             disclosed=comparison.disclosed if comparison else (),
+            pending=comparison.pending if comparison else (),
             error=delivery.error,
         )
 
@@ -225,27 +239,45 @@ class Agent:
         records: Sequence[str] | None = None,
         principal: str | None = None,
         reason: str = "",
+        anew: bool = False,
+        follow: bool = False,
+        watch: Watch = lambda _asked, _answer: None,
         wait_seconds: float = ASK_SECONDS,
     ) -> Recovery:
         """Get keys back: the newest one of a name, or records by id; exactly one of the two is given.
 
-        Arguments: `principal` is whose keys, by default the owner's of this home. The same request is sent again
-        while no answer comes, so that there is one release. Raises Rejected when the authority refuses;
-        ReplyInvalid, CheckpointInvalid, ProofInvalid, LogForked, BlobInvalid or FingerprintMismatch for an answer
-        that is not to be believed; BrokerUnavailable, Unroutable, NoAnswer or Busy when it is worth calling again;
-        MalformedStatement or LimitExceeded for what is asked.
+        Where policy asks for approvals or a delay, the request is kept in the home, and the same call takes it up
+        again; `settle` of the result ends that. While no answer comes the same request is sent again, so that there
+        is one release. Arguments: `principal` is whose keys, by default the owner's of this home; `anew` drops a
+        kept request and signs a new one; with `follow` it goes on asking while the request waits; `watch` is told.
+        Raises UsageError for an officer without a reason; Unreleased when the authority lets the request wait or
+        refuses it; ReplyInvalid, CheckpointInvalid, ProofInvalid, LogForked, BlobInvalid or FingerprintMismatch for
+        an answer that is not to be believed; BrokerUnavailable, Unroutable, NoAnswer or Busy when it is worth
+        calling again; MalformedStatement or LimitExceeded for what is asked; KeyFileInvalid or StateCorrupt for
+        what is kept.
         """
+        if self._home.config.role is Role.OFFICER and not reason.strip():
+            raise UsageError("reason: an officer must give one; it stays on record", hint="say why with --reason")
         inquiry = Inquiry(
             self._home,
             self._signing_key(),
-            authority=self._home.authority()[0],
-            principal=principal or self._home.config.name,
-            name=name,
-            records=records,
+            Selection(principal or self._home.config.name, name, records),
             reason=reason,
-            now=int(self._clock()),
+            kept=KeptRequests(self._home, self._passphrase),
+            anew=anew,
+            watch=watch,
         )
-        return await self._patiently(inquiry.make, wait_seconds)
+
+        async def prepare(_deadline: Deadline) -> None:
+            with self._home.lock():
+                inquiry.prepare(self._trust().newest, int(self._clock()))
+
+        await patiently(prepare, wait_seconds=wait_seconds)
+        if not follow:
+            return await self._patiently(inquiry.make, wait_seconds)
+        return await pursue(
+            partial(self._patiently, inquiry.make), wait_seconds=wait_seconds, clock=self._clock, watch=watch
+        )
 
     async def records(
         self,
@@ -273,6 +305,128 @@ class Agent:
             return RecordsPage(tuple(found), following)
 
         return await self._patiently(attempt, wait_seconds)
+
+    # ---- requests, and what officers and owners say to them ----
+
+    async def docket(
+        self,
+        *,
+        pending: bool = True,
+        request: str | None = None,
+        principal: str | None = None,
+        limit: int | None = None,
+        wait_seconds: float = ASK_SECONDS,
+    ) -> VerifiedDocket:
+        """Read which requests there are, newest first, each of them verified here up to the root key.
+
+        Arguments: `pending`, only those that wait; `request`, this id alone, whatever its state; `principal`, for
+        whose records (by default everybody's for an officer, the owner's own for a host); with `limit`, no more
+        pages are asked for once that many are there. Raises as `recover` does for what an answer can be.
+        """
+        own = None if self._home.config.role is Role.OFFICER else self._home.config.name
+        scope = Scope(principal=principal or own, request=request, pending=pending and request is None)
+        reading = docket.Reading(self._home, self._signing_key(), scope)
+        found: list[VerifiedDocket] = []
+
+        async def attempt(session: Session, deadline: Deadline) -> VerifiedDocket:
+            async for page in reading.pages(session, deadline):
+                found.append(page)
+                if limit is not None and sum(len(each.cases) for each in found) >= limit:
+                    break
+            return VerifiedDocket.of(found)
+
+        return await self._patiently(attempt, wait_seconds)
+
+    async def case(self, request: str, *, wait_seconds: float = ASK_SECONDS) -> Case:
+        """Return the request with this id, verified; raises NotFound, and as `docket`."""
+        found = await self.docket(request=request, wait_seconds=wait_seconds)
+        if not found.cases:
+            raise NotFound(f"request {request}: is not on the docket")
+        return found.cases[0]
+
+    def check_approvable(self, case: Case) -> None:
+        """Raise unless the owner of this home may approve this request now.
+
+        OfficerUnknown without the role; ApprovalInvalid for a request that was not verified, does not wait, is the
+        officer's own, or was approved by this officer already; Expired.
+        """
+        verdicts.check_approvable(case, self._home, self._trust().current(int(self._clock())))
+
+    def standing_approval(self, case: Case) -> Consent | None:
+        """Return the approval by the owner of this home that counts already; OfficerUnknown without the role."""
+        return verdicts.standing_approval(case, self._home, self._trust().current(int(self._clock())))
+
+    def check_revoker(self) -> None:
+        """Raise OfficerUnknown unless the owner of this home has the role `revoke`, by the newest roster seen."""
+        verdicts.check_revoker(self._home, self._trust().newest)
+
+    async def approve(
+        self,
+        case: Case,
+        *,
+        reason: str = "",
+        life_seconds: int = limits.APPROVAL_LIFE_SECONDS_MAX,
+        wait_seconds: float = ASK_SECONDS,
+    ) -> Recorded:
+        """Agree to a request, as it was read from the docket, and return when that is on the record.
+
+        The approval ends after `life_seconds` or with the request. It is sent again, the same, while no answer
+        comes. Raises as `check_approvable`; Rejected; and as `recover` does for what an answer can be.
+        """
+        verdict = verdicts.approval(
+            case,
+            self._home,
+            self._trust().current(int(self._clock())),
+            self._signing_key(),
+            reason=reason,
+            life_seconds=life_seconds,
+            now=int(self._clock()),
+        )
+        return await self._patiently(verdict.deliver, wait_seconds)
+
+    async def deny(self, case: Case, *, reason: str, wait_seconds: float = ASK_SECONDS) -> Recorded:
+        """Forbid a request for good, as an officer or as the owner of the records; it need not be a verified one.
+
+        Raises OfficerUnknown, ApprovalInvalid when it does not wait or is for another host's records, Expired,
+        UsageError without a reason; otherwise as `approve`.
+        """
+        verdict = verdicts.denial(
+            case,
+            self._home,
+            self._trust().current(int(self._clock())),
+            self._signing_key(),
+            reason=reason,
+            now=int(self._clock()),
+        )
+        return await self._patiently(verdict.deliver, wait_seconds)
+
+    async def revoke(
+        self, principal: str, *, key: str | None = None, reason: str, wait_seconds: float = ASK_SECONDS
+    ) -> Recorded:
+        """End a principal at once, or the one key of it with the id `key`, as an officer with the role `revoke`.
+
+        Raises OfficerUnknown, UsageError without a reason; otherwise as `approve`.
+        """
+        verdict = verdicts.revocation(
+            principal,
+            self._home,
+            self._trust().newest,
+            self._signing_key(),
+            key_id=key,
+            reason=reason,
+            now=int(self._clock()),
+        )
+        return await self._patiently(verdict.deliver, wait_seconds)
+
+    async def send_invitation(
+        self, issued: IssuedInvitation, *, wait_seconds: float = ASK_SECONDS
+    ) -> SentInvitation:
+        """Let the recovery worker keep an invitation with the signatures it has, for other officers to add theirs.
+
+        It comes back in the `invitations` of their `docket`. Raises UsageError for one that an officer made the
+        one-time key of, or that needs no other signature; otherwise as `approve`.
+        """
+        return await self._patiently(partial(countersigning.send, issued), wait_seconds)
 
     # ---- files ----
 

@@ -183,7 +183,7 @@ class _Verdict:
             self.errors[id_] = answer
             return
         try:
-            refusal = proofs.refusal(answer.reply, answer.question, session.roster)
+            refusal = session.refusal(answer)
             if refusal is not None and refusal.code == Expired.code:
                 self.errors[id_] = Postponed(
                     f"the authority says: {refusal.message}",

@@ -12,8 +12,8 @@ from pyrage import x25519
 
 from strongroom.crypto.secret import Secret
 from strongroom.errors import TransientError, UsageError
+from strongroom.fields import printable
 from strongroom.limits import DESCRIPTION_CHARACTERS_MAX
-from strongroom.messages import printable
 from strongroom_agent import age
 from strongroom_agent.home import sync_folder
 

@@ -2,7 +2,10 @@
 
     config.toml      who this is, the pinned root key, the broker; written last, so a folder without it is no home
     broker-ca.pem    the CA that signed the broker's certificate; absent where the system's own CAs are meant
-    keys/            signing.key (strongroom-key/v1) and, for an agent, age.key (an ordinary age identity file)
+    broker.pem       the certificate by which this home logs in to the broker, if it does
+    keys/            signing.key (strongroom-key/v1); for an agent age.key (an ordinary age identity file);
+                     broker.key, which belongs to broker.pem
+    one-time.key     what a host's enrolment card was made for; until it is enrolled
     state.db         rosters, checkpoints, the enrolment and the spool
     lock             held while something is being sent
 
@@ -19,7 +22,7 @@ import tomllib
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, Self
@@ -29,7 +32,10 @@ from strongroom.errors import Busy, ConfigurationInvalid, TransientError
 FORMAT: Final = "strongroom-home/v1"
 CONFIG_BYTES_MAX: Final = 65_536
 
+BROKER_CERTIFICATE: Final = "broker.pem"
+
 _CONFIG: Final = "config.toml"
+_BROKER_KEY: Final = "keys/broker.key"
 _OTHERS: Final = 0o077
 _DISK_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
@@ -47,7 +53,9 @@ class Config:
 
     key_id, public_key: of the signing key. authority, root_key (32 bytes, pinned), broker_url: absent from an
     officer's home until the first roster is attached. agents_broker_url: what an officer's invitations hand out;
-    without it that is `broker_url`. The URLs may hold passwords and are left out of the repr.
+    without it that is `broker_url`. The URLs may hold passwords and are left out of the repr. broker_certificate,
+    broker_key: PEM files in the home, both or neither; with them the broker knows this host by the certificate's
+    common name, and user and password of `broker_url` are not used.
     """
 
     name: str
@@ -58,6 +66,8 @@ class Config:
     root_key: bytes | None = None
     broker_url: str | None = field(default=None, repr=False)
     agents_broker_url: str | None = field(default=None, repr=False)
+    broker_certificate: str | None = None
+    broker_key: str | None = None
 
     def to_toml(self) -> bytes:
         """Write the document. Raises ConfigurationInvalid for text that TOML cannot hold."""
@@ -93,6 +103,31 @@ class Config:
         except ValueError:
             raise ConfigurationInvalid(f"{where}: role or a key: has a wrong value") from None
         return cls(role=role, public_key=public_key, root_key=root_key, **document)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerLogin:
+    """A host's own login to the broker, in place of the one that its invitation hands out.
+
+    url: AMQP URL. certificate, key: PEM, both or neither.
+    """
+
+    url: str | None = field(default=None, repr=False)
+    certificate: bytes | None = field(default=None, repr=False)
+    key: bytes | None = field(default=None, repr=False)
+
+    def keep(self, path: Path, config: Config) -> Config:
+        """Write certificate and key (0600) into the home at `path`; return `config` with this login.
+
+        Raises as `write_atomically`.
+        """
+        if self.url is not None:
+            config = replace(config, broker_url=self.url)
+        if self.certificate is None or self.key is None:
+            return config
+        write_atomically(path / _BROKER_KEY, self.key)
+        write_atomically(path / BROKER_CERTIFICATE, self.certificate)
+        return replace(config, broker_certificate=BROKER_CERTIFICATE, broker_key=_BROKER_KEY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +184,22 @@ class Home:
         """The CA of the broker's certificate; None means the system's own."""
         path = self.path / "broker-ca.pem"
         return path if path.exists() else None
+
+    def broker_certificate(self) -> tuple[Path, Path] | None:
+        """Return certificate and private key by which this home logs in to the broker; None: by the URL alone.
+
+        Raises ConfigurationInvalid for one without the other, and for a key that is missing or open to others.
+        """
+        certificate, key = self.config.broker_certificate, self.config.broker_key
+        if certificate is None or key is None:
+            if certificate or key:
+                raise ConfigurationInvalid(f"{self.path / _CONFIG}: broker_certificate and broker_key go together")
+            return None
+        try:
+            check_private(self.path / key)
+        except OSError as error:
+            raise os_error(self.path / key, error) from None
+        return self.path / certificate, self.path / key
 
     def authority(self) -> tuple[str, bytes]:
         """Return the authority's id and its pinned root key; ConfigurationInvalid if there is none yet."""

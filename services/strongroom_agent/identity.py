@@ -11,18 +11,30 @@ from strongroom.crypto.keyring import read_signing_key, write_signing_key
 from strongroom.crypto.secret import Secret
 from strongroom.crypto.signing import SigningKey
 from strongroom.errors import ConfigurationInvalid, KeyFileInvalid, OfficerUnknown, RosterInvalid, UsageError
-from strongroom.messages import Officer, Role
+from strongroom.fields import Part, Principal
+from strongroom.mandates import Officer, Role
 from strongroom.roster import Roster
 from strongroom.statements import parse_envelope
 from strongroom_agent import age
-from strongroom_agent.home import Config, Home, check_private, lock_folder, os_error, sync_folder, write_atomically
+from strongroom_agent.home import (
+    BROKER_CERTIFICATE,
+    Config,
+    Home,
+    check_private,
+    lock_folder,
+    os_error,
+    sync_folder,
+    write_atomically,
+)
 from strongroom_agent.home import Role as HomeRole
 from strongroom_agent.state import State
 from strongroom_agent.trust import Trust, keep_roster
 
 # The configuration is written into this file, which is then renamed: until then it marks an unfinished home.
 _MARKER: Final = "config.toml.partial"
-_OURS: Final = frozenset({_MARKER, "lock", "keys", "broker-ca.pem", "broker-ca.pem.partial"})
+_ONE_TIME_KEY: Final = "one-time.key"
+_PEM_FILES: Final = ("broker-ca.pem", BROKER_CERTIFICATE)
+_OURS: Final = frozenset({_MARKER, "lock", "keys", *_PEM_FILES, *(f"{name}.partial" for name in _PEM_FILES)})
 
 
 def found_home(
@@ -39,16 +51,12 @@ def found_home(
     are on disk when this returns. A home whose making was cut short is begun anew: nothing can have been sent
     from it. Raises Busy, and ConfigurationInvalid for a folder that holds anything else or is not private.
     """
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        check_private(path)
-    except OSError as error:
-        raise os_error(path, error) from None
+    make_folder(path)
     with lock_folder(path):
         if (path / "config.toml").exists():
             raise ConfigurationInvalid(f"{path}: is a Strongroom home already", hint="name another folder")
         try:
-            _sweep(path)
+            _sweep(path, check_folder(path, for_host=with_age_key))
             (path / _MARKER).touch(mode=0o600)
             sync_folder(path)
             (path / "keys").mkdir(mode=0o700)
@@ -66,9 +74,30 @@ def found_home(
         return Home(path, config).write_config(config)
 
 
-def _sweep(path: Path) -> None:
-    """Remove what an unfinished making left behind; refuse a folder that anything else was put into."""
-    found = {entry.name for entry in path.iterdir()} - {"lock"}
+def make_folder(path: Path) -> None:
+    """Make the folder of a home, with those above it, unless it is there.
+
+    Raises ConfigurationInvalid when others may use it or it cannot be made, TransientError for a full disk.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_private(path)
+    except OSError as error:
+        raise os_error(path, error) from None
+
+
+def one_time_key_file(path: Path) -> Path:
+    """Return where the home folder at `path` keeps the one-time key that it made for its enrolment card."""
+    return path / _ONE_TIME_KEY
+
+
+def check_folder(path: Path, *, for_host: bool) -> set[str]:
+    """Return the names of what an unfinished making left in a folder; refuse one that holds anything else.
+
+    The one-time key of a host's card may be there and is none of them. Raises ConfigurationInvalid.
+    """
+    kept = {"lock", _ONE_TIME_KEY} if for_host else {"lock"}
+    found = {entry.name for entry in path.iterdir()} - kept
     unfinished = _MARKER in found
     strange = {name for name in found if name not in _OURS and not name.startswith("state.db")}
     if strange or (found and not unfinished):
@@ -76,7 +105,11 @@ def _sweep(path: Path) -> None:
             f"{path}: is not empty, and is no Strongroom home",
             hint="name an empty folder; if config.toml was lost from a home, restore it from its backup",
         )
-    for name in sorted(found - {_MARKER}):
+    return found - {_MARKER}
+
+
+def _sweep(path: Path, leftovers: set[str]) -> None:
+    for name in sorted(leftovers):
         entry = path / name
         if entry.is_dir():
             for file in entry.iterdir():
@@ -86,15 +119,24 @@ def _sweep(path: Path) -> None:
             entry.unlink()
 
 
+class _Named(Part):
+    name: Principal
+
+
+def check_name(what: str, name: str) -> None:
+    """Raise UsageError unless a name can be that of a principal or an officer; `what` says whose it would be."""
+    try:
+        _Named.model_validate({"name": name})
+    except ValueError:
+        raise UsageError(f"{what}: {name!r} must be 3 to 64 of a-z, 0-9 and -") from None
+
+
 def create_officer_home(path: Path, name: str, *, passphrase: Secret | None) -> Home:
     """Make an officer's home with a new key pair and nothing else; `config.public_key` goes into the roster.
 
     Raises as `found_home`, and UsageError for a name that is no officer's name.
     """
-    try:
-        Officer.model_validate({"name": name, "public_key": bytes(32), "roles": []})
-    except ValueError:
-        raise UsageError(f"officer: {name!r} must be 3 to 64 of a-z, 0-9 and -") from None
+    check_name("officer", name)
 
     def prepare(key: SigningKey, _state: State) -> Config:
         return Config(name=name, role=HomeRole.OFFICER, key_id=key.key_id, public_key=key.public_key)
@@ -159,8 +201,8 @@ def signing_key(home: Home, passphrase: Secret | None) -> SigningKey:
     return key
 
 
-def check_officer(home: Home, roster: Roster, role: Role) -> Officer:
-    """Return the roster's entry for the owner of a home; OfficerUnknown without entry, key or role."""
+def check_officer(home: Home, roster: Roster, role: Role | None = None) -> Officer:
+    """Return the roster's entry for the owner of a home; OfficerUnknown without entry or key, or the role if given."""
     officer = roster.officer(home.config.name, role)
     if officer.public_key != home.config.public_key:
         raise OfficerUnknown(f"officer {officer.name}: the roster names another key than this home's")

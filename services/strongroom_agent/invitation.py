@@ -16,10 +16,20 @@ from strongroom.errors import (
     MalformedStatement,
     PermanentError,
     RosterInvalid,
+    UsageError,
 )
-from strongroom.messages import Invitation, Role, new_id, parse_body, validated
+from strongroom.fields import new_id, parse_body, validated
+from strongroom.mandates import Invitation, Role
 from strongroom.roster import Roster, check_authority, check_issued, check_life, check_unexpired, judge_invitation
-from strongroom.statements import Statement, canonical_json, decode_base64, parse_json, statement_from_document
+from strongroom.statements import (
+    Statement,
+    canonical_json,
+    decode_base64,
+    parse_envelope,
+    parse_json,
+    statement_from_document,
+)
+from strongroom_agent.cards import EnrolmentCard
 from strongroom_agent.home import Home
 from strongroom_agent.identity import check_officer, signing_key
 from strongroom_agent.state import State
@@ -37,11 +47,12 @@ _PUBLIC_KEY_BYTES: Final = 32
 class InvitationFile:
     """What an invitation file holds; nothing in it is verified until `check` returns.
 
-    broker_ca: the CA of the broker's certificate (PEM); None means the system's own.
+    one_time_key: None when the host has made it and keeps it. broker_ca: the CA of the broker's certificate (PEM);
+    None means the system's own.
     """
 
     invitation: Statement
-    one_time_key: SigningKey
+    one_time_key: SigningKey | None
     root_key: bytes
     roster: Statement
     broker_url: str = field(repr=False)
@@ -72,7 +83,7 @@ class InvitationFile:
             raise MalformedStatement("broker: url must be text, ca text or null")
         return cls(
             invitation=statement_from_document(document["invitation"]),
-            one_time_key=SigningKey.from_seed(Secret(_key(document["one_time_key"], "one_time_key", SEED_BYTES))),
+            one_time_key=_one_time_key(document["one_time_key"]),
             root_key=_key(document["root_key"], "root_key", _PUBLIC_KEY_BYTES),
             roster=statement_from_document(document["roster"]),
             broker_url=broker["url"],
@@ -80,12 +91,13 @@ class InvitationFile:
         )
 
     def to_bytes(self) -> bytes:
-        """Write the file; it is a secret until the invitation was used."""
+        """Write the file; with a one-time key in it, it is a secret until the invitation was used."""
+        one_time_key = self.one_time_key
         return canonical_json(
             {
                 "format": FORMAT,
                 "invitation": self.invitation.document(),
-                "one_time_key": b64encode(self.one_time_key.seed().expose()).decode(),
+                "one_time_key": b64encode(one_time_key.seed().expose()).decode() if one_time_key else None,
                 "root_key": b64encode(self.root_key).decode(),
                 "roster": self.roster.document(),
                 "broker": {"url": self.broker_url, "ca": self.broker_ca},
@@ -103,9 +115,15 @@ class InvitationFile:
         invitation = judge_invitation(self.invitation, roster)
         check_issued(invitation.issued_at, now)
         check_unexpired(invitation.expires_at, now)
-        if invitation.one_time_key != self.one_time_key.public_key:
+        if self.one_time_key is not None and invitation.one_time_key != self.one_time_key.public_key:
             raise InvitationInvalid("one_time_key: is not the one that the officers signed for")
         return roster, invitation
+
+
+def _one_time_key(text: object) -> SigningKey | None:
+    if text is None:
+        return None
+    return SigningKey.from_seed(Secret(_key(text, "one_time_key", SEED_BYTES)))
 
 
 def _key(text: object, field_name: str, length: int) -> bytes:
@@ -117,22 +135,28 @@ def _key(text: object, field_name: str, length: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class IssuedInvitation:
-    """An invitation that an officer signed.
+    """An invitation as far as officers have signed it.
 
-    document: the file for the host, a secret. signed_by: the officers whose signatures count.
+    document: the file for the host; a secret unless `host_made_key`, which says that the file holds no private
+    key, so that only whoever made the one-time key can use it. signed_by: the officers whose signatures count.
     signatures_missing: how many more officers have to countersign it before it can be used.
     """
 
     document: bytes = field(repr=False)
+    statement: Statement
     invitation: Invitation
+    host_made_key: bool
     signed_by: tuple[str, ...]
     signatures_missing: int
 
 
 def invite(
     path: Path,
-    principal: str,
+    principal: str | None = None,
     *,
+    prefix: str | None = None,
+    uses: int = 1,
+    card: EnrolmentCard | None = None,
     now: int | None = None,
     replaces: bool = False,
     life_seconds: int = DEFAULT_LIFE_SECONDS,
@@ -140,21 +164,30 @@ def invite(
 ) -> IssuedInvitation:
     """Invite a host to enrol as `principal`, signed by the officer who owns the home at `path`.
 
-    Arguments: `now` in seconds, by default the clock's; `replaces` lets it take over from the key that is enrolled
-    now, and needs further signatures; `life_seconds` from 1 to INVITATION_LIFE_SECONDS_MAX.
-    Raises OfficerUnknown, Expired (roster), KeyFileInvalid, ConfigurationInvalid, LimitExceeded or
-    MalformedStatement.
+    Arguments: `prefix` instead of `principal` invites `uses` new principals whose names begin with it; `card` is
+    that of a host which made the one-time key itself, and names the principal; `now` in seconds, by default the
+    clock's; `replaces` lets it take over from the key that is enrolled now, and needs further signatures;
+    `life_seconds` from 1 to INVITATION_LIFE_SECONDS_MAX.
+    Raises UsageError for a card of another principal, OfficerUnknown, Expired (roster), KeyFileInvalid,
+    ConfigurationInvalid, LimitExceeded or MalformedStatement.
     """
+    if card is not None and (prefix is not None or principal not in (None, card.principal)):
+        raise UsageError(
+            f"the card is that of {card.principal}", hint="invite that principal, or leave the card out"
+        )
     home, now = Home.open(path), _now(now)
     authority, root_key = home.authority()
     if not 1 <= life_seconds <= limits.INVITATION_LIFE_SECONDS_MAX:
         raise LimitExceeded(f"life: the limit is 1 to {limits.INVITATION_LIFE_SECONDS_MAX} seconds")
-    url = home.config.agents_broker_url or home.config.broker_url
-    if url is None:
-        raise ConfigurationInvalid(f"{home.path}: agents_broker_url: is missing", hint="add it to config.toml")
+    url, broker_ca = _agents_broker(home)
     roster = _current_roster(home, now)
     check_officer(home, roster, Role.INVITE)
-    one_time_key = SigningKey.generate()
+    one_time_key: SigningKey | None = None
+    if card is None:
+        one_time_key = SigningKey.generate()
+        public_key = one_time_key.public_key
+    else:
+        principal, public_key = card.principal, card.one_time_key
     invitation = validated(
         {
             "authority": authority,
@@ -162,7 +195,9 @@ def invite(
             "issued_at": now,
             "expires_at": now + life_seconds,
             "principal": principal,
-            "one_time_key": one_time_key.public_key,
+            "prefix": prefix,
+            "uses": uses,
+            "one_time_key": public_key,
             "replaces": replaces,
         },
         Invitation,
@@ -173,9 +208,38 @@ def invite(
         root_key=root_key,
         roster=roster.statement,
         broker_url=url,
-        broker_ca=home.broker_ca.read_text() if home.broker_ca else None,
+        broker_ca=broker_ca,
     )
     return _issued(file, roster, invitation)
+
+
+def received(envelope: bytes, path: Path, *, now: int | None = None) -> IssuedInvitation:
+    """Return an invitation that came over the queue as the officer who owns the home at `path` may sign it.
+
+    Its `document` is what `countersign` takes: the file is completed from the officer's home. Raises as
+    `countersign`, and InvitationInvalid for one that no officer has signed.
+    """
+    home, now = Home.open(path), _now(now)
+    _, root_key = home.authority()
+    url, broker_ca = _agents_broker(home)
+    roster = _current_roster(home, now)
+    statement = parse_envelope(envelope)
+    invitation = _signable(statement, roster, now)
+    issued = _issued(
+        InvitationFile(
+            invitation=statement,
+            one_time_key=None,
+            root_key=root_key,
+            roster=roster.statement,
+            broker_url=url,
+            broker_ca=broker_ca,
+        ),
+        roster,
+        invitation,
+    )
+    if not issued.signed_by:
+        raise InvitationInvalid(f"invitation {invitation.id}: no officer has signed it")
+    return issued
 
 
 def countersign(
@@ -192,15 +256,28 @@ def countersign(
         raise RosterInvalid("root_key: the file pins another root key than this home")
     roster = _current_roster(home, now, newer=file.roster)
     check_officer(home, roster, Role.INVITE)
-    invitation = parse_body(file.invitation, Invitation)
-    check_authority(invitation.authority, roster)
-    check_issued(invitation.issued_at, now)
-    check_unexpired(invitation.expires_at, now)
-    check_life(invitation.issued_at, invitation.expires_at, limits.INVITATION_LIFE_SECONDS_MAX)
+    invitation = _signable(file.invitation, roster, now)
     signed = file.invitation
     if home.config.name not in {officer.name for officer in roster.officers_who_signed(signed, Role.INVITE)}:
         signed = signed.countersigned(signing_key(home, passphrase))
     return _issued(replace(file, invitation=signed, roster=roster.statement), roster, invitation)
+
+
+def _signable(statement: Statement, roster: Roster, now: int) -> Invitation:
+    invitation = parse_body(statement, Invitation)
+    check_authority(invitation.authority, roster)
+    check_issued(invitation.issued_at, now)
+    check_unexpired(invitation.expires_at, now)
+    check_life(invitation.issued_at, invitation.expires_at, limits.INVITATION_LIFE_SECONDS_MAX)
+    return invitation
+
+
+def _agents_broker(home: Home) -> tuple[str, str | None]:
+    """Return the broker's URL for hosts and its CA (PEM), as invitations hand them out."""
+    url = home.config.agents_broker_url or home.config.broker_url
+    if url is None:
+        raise ConfigurationInvalid(f"{home.path}: agents_broker_url: is missing", hint="add it to config.toml")
+    return url, home.broker_ca.read_text() if home.broker_ca else None
 
 
 def _now(now: int | None) -> int:
@@ -223,7 +300,9 @@ def _issued(file: InvitationFile, roster: Roster, invitation: Invitation) -> Iss
     needed = roster.body.policy.replacement_signatures if invitation.replaces else 1
     return IssuedInvitation(
         document=file.to_bytes(),
+        statement=file.invitation,
         invitation=invitation,
+        host_made_key=file.one_time_key is None,
         signed_by=tuple(officer.name for officer in signers),
         signatures_missing=max(0, needed - len(signers)),
     )

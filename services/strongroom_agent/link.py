@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, Protocol, TypeAlias
 
-from strongroom.broker import Requester, connect
+from strongroom.broker import ClientCertificate, Requester, connect
 from strongroom.errors import ConfigurationInvalid
 from strongroom_agent.home import Home
 
@@ -47,9 +47,15 @@ async def broker_link(home: Home) -> AsyncIterator[Link]:
     url = home.config.broker_url
     if url is None:
         raise ConfigurationInvalid(f"{home.path}: broker_url: is missing", hint="add it to config.toml in the home")
-    name = f"strongroom {home.config.role.value} {home.config.name}"
+    files = home.broker_certificate()
     async with (
-        connect(url, ca_file=home.broker_ca, name=name, timeout_seconds=BROKER_SECONDS_MAX) as connection,
-        Requester(connection) as requester,
+        connect(
+            url,
+            ca_file=home.broker_ca,
+            name=f"strongroom {home.config.role.value} {home.config.name}",
+            timeout_seconds=BROKER_SECONDS_MAX,
+            certificate=ClientCertificate(*files) if files else None,
+        ) as connection,
+        Requester(connection, name=home.config.name) as requester,
     ):
         yield requester

@@ -5,14 +5,23 @@ from dataclasses import dataclass
 
 from strongroom.crypto.signing import SigningKey
 from strongroom.errors import NoAnswer, ReplyInvalid
+from strongroom.fields import Capacity, new_id
 from strongroom.limits import REQUEST_LIFE_SECONDS_MAX
-from strongroom.messages import ListedRecord, Listing, ListingRequest, RecordState, RequesterKind, new_id
+from strongroom.messages import (
+    Disclosure,
+    ListedRecord,
+    Listing,
+    ListingRequest,
+    PendingRequest,
+    RecordState,
+)
 from strongroom.statements import Statement
 from strongroom_agent.home import Home
 from strongroom_agent.patience import Deadline, seconds_left
 from strongroom_agent.proofs import Question
 from strongroom_agent.session import Session
 from strongroom_agent.spool import Listed
+from strongroom_agent.state import KeptDisclosure, KeptPending
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +76,7 @@ class Reading:
         if listing.principal != self._principal:
             raise ReplyInvalid("reply: a listing of somebody else's records")
         _check_order(listing, self._after or "")
+        _check_disclosures(listing)
         return listing
 
     def _request(self, session: Session) -> tuple[ListingRequest, Statement]:
@@ -78,7 +88,7 @@ class Reading:
                 issued_at=now,
                 expires_at=now + REQUEST_LIFE_SECONDS_MAX,
                 requester=self._home.config.name,
-                requester_kind=RequesterKind(self._home.config.role.value),
+                requester_kind=Capacity(self._home.config.role.value),
                 principal=self._principal,
                 after=self._after,
             )
@@ -97,18 +107,27 @@ def _check_order(listing: Listing, after: str) -> None:
         raise ReplyInvalid("reply: a listing that goes on where it has been")
 
 
+def _check_disclosures(listing: Listing) -> None:
+    """Refuse a page that says of a record that it was handed out and not to whom, or the other way round."""
+    for record in listing.records:
+        if (record.state is RecordState.DISCLOSED) != (record.disclosure is not None):
+            raise ReplyInvalid(f"reply: a listing that does not say to whom record {record.id} was released")
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What a complete listing said about the records that were receipted before it was asked for.
+    """What a complete listing said, first of all about the records that were receipted before it was asked for.
 
-    missing: receipted here, and the authority does not list them. mismatched: listed with another fingerprint.
-    disclosed: handed out since, so the keys should be replaced. Ids, in order. stored_after_all: ids of the
-    statements that are rejected here and listed there.
+    missing: receipted here, and the authority does not list them. mismatched: listed with another fingerprint. Ids,
+    in order. disclosed: what was handed out, so that the keys should be replaced, receipted here or not. pending:
+    others' requests that wait. Both newest first. stored_after_all: ids of the statements that are rejected here
+    and listed there.
     """
 
     missing: tuple[str, ...]
     mismatched: tuple[str, ...]
-    disclosed: tuple[str, ...]
+    disclosed: tuple[KeptDisclosure, ...]
+    pending: tuple[KeptPending, ...]
     stored_after_all: tuple[str, ...]
     outcome: Mapping[str, Listed]
 
@@ -125,10 +144,15 @@ class Comparing:
         self._rejected = rejected
         self._stored_after_all: dict[str, None] = {}
         self._outcome: dict[str, Listed] = {}
+        self._disclosed: list[KeptDisclosure] = []
+        self._pending: dict[str, KeptPending] = {}
 
     def take(self, listing: Listing) -> None:
         """Take one page into account."""
+        self._pending.update({each.request: _pending(each) for each in listing.pending})
         for record in listing.records:
+            if record.disclosure is not None:
+                self._disclosed.append(_disclosed(record, record.disclosure))
             if self._rejected.get(record.id) == record.statement:
                 self._stored_after_all[record.statement] = None
             fingerprint = self._receipted.get(record.id)
@@ -150,5 +174,38 @@ class Comparing:
             return tuple(sorted(id_ for id_, found in outcome.items() if found == what))
 
         return Comparison(
-            those("missing"), those("mismatched"), those("disclosed"), tuple(self._stored_after_all), outcome
+            missing=those("missing"),
+            mismatched=those("mismatched"),
+            disclosed=tuple(
+                sorted(self._disclosed, key=lambda each: (each.released_at, each.record), reverse=True)
+            ),
+            pending=tuple(
+                sorted(self._pending.values(), key=lambda each: (each.asked_at, each.request), reverse=True)
+            ),
+            stored_after_all=tuple(self._stored_after_all),
+            outcome=outcome,
         )
+
+
+def _disclosed(record: ListedRecord, disclosure: Disclosure) -> KeptDisclosure:
+    return KeptDisclosure(
+        record=record.id,
+        name=record.name,
+        request=disclosure.request,
+        requester=disclosure.requester,
+        requester_kind=disclosure.requester_kind.value,
+        released_at=disclosure.released_at,
+        reason=disclosure.reason,
+    )
+
+
+def _pending(pending: PendingRequest) -> KeptPending:
+    return KeptPending(
+        request=pending.request,
+        digest=pending.digest,
+        requester=pending.requester,
+        requester_kind=pending.requester_kind.value,
+        asked_at=pending.asked_at,
+        not_before=pending.not_before,
+        reason=pending.reason,
+    )

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from strongroom.blobs import BlobContext, seal_material
 from strongroom.crypto.secret import Secret
 from strongroom.crypto.signing import SigningKey
+from strongroom.fields import new_id, validated
 from strongroom.limits import BODY_BYTES_MAX, CLOCK_SKEW_SECONDS, RECORDS_MAX
-from strongroom.messages import Escrow, Record, new_id, validated
+from strongroom.messages import Escrow, Record
 from strongroom.roster import Roster
 from strongroom.statements import Statement, canonical_json
 from strongroom_agent.spool import Packed, RecordFacts, Spool

@@ -1,5 +1,6 @@
 """What a reply is worth: judged from its bytes, the roster, and the checkpoint that is held. Pure."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -7,8 +8,9 @@ from strongroom import receipts
 from strongroom.crypto.signing import key_id
 from strongroom.crypto.tlog import verify_consistency
 from strongroom.errors import LogForked, PermanentError, ProofInvalid, ReplyInvalid, SignatureInvalid
+from strongroom.fields import Body, parse_body
 from strongroom.leaves import Leaf, parse_leaf
-from strongroom.messages import Body, Rejection, parse_body
+from strongroom.messages import Docket, Listing, Rejection, Release
 from strongroom.replies import Consistency, Reply
 from strongroom.roster import Roster, check_authority
 from strongroom.statements import Statement
@@ -44,18 +46,19 @@ class Proven:
     checkpoint: KeptCheckpoint
 
 
-def refusal(reply: Reply, question: Question, roster: Roster) -> Refusal | None:
+def refusal(reply: Reply, question: Question, roster: Roster, *, sent: bytes) -> Refusal | None:
     """Return the rejection that a reply carries, or None if it carries none.
 
-    Raises ReplyInvalid for a rejection that the worker did not sign or that is about something else; such a
-    rejection says nothing.
+    Arguments: `sent` is the message as it left here. A rejection of the same statement in another envelope does not
+    count: somebody on the way may have taken its signatures off. Raises ReplyInvalid for a rejection that the
+    worker did not sign or that is about something else; such a rejection says nothing.
     """
     if reply.statement is None or reply.statement.type != Rejection.TYPE:
         return None
     body = _signed(reply.statement, Rejection, question, roster)
-    if body.digest != question.digest.hex() or body.request not in (None, question.id):
-        raise ReplyInvalid("reply: a rejection of something else")
-    return Refusal(body.code, body.message, reply.statement.envelope())
+    if body.digest != hashlib.sha256(sent).hexdigest() or body.request not in (None, question.id):
+        raise ReplyInvalid("reply: a rejection of something else than was sent")
+    return Refusal(body.code, body.message, reply.statement.envelope(), body.retry_at)
 
 
 def signed_answer(reply: Reply, model: type[B], question: Question, roster: Roster) -> tuple[Statement, B]:
@@ -79,7 +82,17 @@ def _signed(statement: Statement, model: type[B], question: Question, roster: Ro
         raise ReplyInvalid(f"reply: the {question.worker} worker did not sign it") from None
     except PermanentError as error:
         raise ReplyInvalid(f"reply: {error.message}") from None
+    _check_roster_version(body, roster)
     return body
+
+
+def _check_roster_version(body: Body, roster: Roster) -> None:
+    """Refuse an answer by a roster that is newer than the newest known here: it is being withheld (SPEC 6.2)."""
+    if isinstance(body, Release | Listing | Docket | Rejection) and body.roster_version > roster.body.version:
+        raise ReplyInvalid(
+            f"reply: goes by roster version {body.roster_version}, which did not come with it",
+            hint=f"version {roster.body.version} is the newest here; somebody on the way may withhold the other",
+        )
 
 
 def proven(reply: Reply, question: Question, roster: Roster) -> Proven:

@@ -1,31 +1,50 @@
 """Getting keys back: a signed request with a one-time key, and a release that proves itself (SPEC section 5)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from secrets import SystemRandom
+from typing import Final
 
 from strongroom.blobs import ReleaseContext, check_fingerprint, open_material
 from strongroom.crypto.sealing import PrivateSealingKey, Suite
 from strongroom.crypto.secret import Secret
 from strongroom.crypto.signing import SigningKey
-from strongroom.errors import FingerprintMismatch, ReplyInvalid
-from strongroom.leaves import ReleaseLeaf
-from strongroom.limits import HISTORY_RECORDS_MAX, REQUEST_LIFE_SECONDS_MAX
-from strongroom.messages import (
-    HistoryEntry,
-    Release,
-    ReleasedRecord,
-    Request,
-    RequesterKind,
-    new_id,
-    parse_body,
-    validated,
+from strongroom.errors import (
+    ApprovalRequired,
+    Denied,
+    Expired,
+    FingerprintMismatch,
+    LimitExceeded,
+    RateLimited,
+    Rejected,
+    ReplyInvalid,
 )
+from strongroom.fields import Capacity, new_id, parse_body, validated
+from strongroom.leaves import DenialLeaf, Leaf, RefusalLeaf, ReleaseLeaf, RequestLeaf
+from strongroom.limits import (
+    APPROVED_REQUEST_LIFE_SECONDS_MAX,
+    HISTORY_RECORDS_MAX,
+    REQUEST_LIFE_SECONDS_MAX,
+)
+from strongroom.mandates import Policy
+from strongroom.messages import HistoryEntry, Release, ReleasedRecord, Request, RequestState
+from strongroom.roster import Roster
 from strongroom.statements import Statement
-from strongroom_agent.home import Home
-from strongroom_agent.patience import Deadline
+from strongroom_agent.home import Home, Role
+from strongroom_agent.kept_requests import KeptRequests, Selection, SignedRequest
+from strongroom_agent.patience import Deadline, seconds_left
 from strongroom_agent.proofs import Proven, Question
-from strongroom_agent.session import Session
-from strongroom_agent.spool import Spool
+from strongroom_agent.session import Answer, Session
+from strongroom_agent.spool import Refusal, Spool
+
+FIRST_PAUSE_SECONDS: Final = 5.0
+PAUSE_SECONDS_MAX: Final = 60.0
+
+_JITTER: Final = 0.2
+_RANDOM: Final = SystemRandom()
+_OPEN: Final = frozenset({ApprovalRequired.code, RateLimited.code})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,75 +56,196 @@ class RecoveredKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """A request, as people speak of it.
+
+    digest: of the statement (hex), which officers see and sign over. recipient_key: kid of the one-time key that
+    the answer is sealed to. is_kept: whether it is on disk until it is answered. was_kept: whether it was there
+    before, and is only taken up again. Times in seconds since 1970.
+    """
+
+    id: str
+    digest: str
+    recipient_key: str
+    principal: str
+    reason: str
+    issued_at: int
+    expires_at: int
+    is_kept: bool
+    was_kept: bool
+
+
+class Unreleased(Rejected):
+    """The authority's signed word that it does not give the keys, not yet or not at all; `asked` is the request."""
+
+    def __init__(self, refusal: Refusal, asked: Asked) -> None:
+        """Say it for people, with what officers need to find the request."""
+        message = f"request {asked.id}: the authority says: {refusal.message}"
+        hint: str | None = None
+        if refusal.code == ApprovalRequired.code:
+            message += (
+                f"; digest sha256:{asked.digest}, recipient key {asked.recipient_key},"
+                f" expires {_time(asked.expires_at)}"
+            )
+            hint = (
+                f"officers run `strongroom requests` and `strongroom approve {asked.id}`;"
+                " then give the same command again, or give it now with --wait SECONDS"
+            )
+        if refusal.code in _OPEN and refusal.retry_at is not None:
+            message += f"; not before {_time(refusal.retry_at)}"
+        if refusal.code == RateLimited.code:
+            hint = "give the same command again then"
+        super().__init__(message, remote_code=refusal.code, hint=hint, retry_at=refusal.retry_at)
+        self.asked = asked
+        self.words = refusal.message
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the same request may still lead to the keys."""
+        return self.remote_code in _OPEN
+
+    @property
+    def state(self) -> RequestState:
+        """What has become of the request."""
+        outcomes = {Denied.code: RequestState.DENIED, Expired.code: RequestState.EXPIRED}
+        return RequestState.PENDING if self.is_open else outcomes.get(self.remote_code, RequestState.REFUSED)
+
+
+def _time(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+Watch = Callable[[Asked, Unreleased | None], None]
+"""Is told of a request when it is ready to be sent, and again with every answer that lets it wait."""
+
+
+@dataclass(frozen=True, slots=True)
 class Recovery:
     """A release, verified up to the root key.
 
     keys: in the order of the release. history: every record of the name asked for, newest first; empty when asked
     by id. missing: ids of records of that name that this home holds receipts for and the history does not have.
-    request_id, log_index, tree_size: where the release is on record.
+    request_id, digest (hex), log_index, tree_size: the request, and where the release is on record.
     """
 
     keys: tuple[RecoveredKey, ...]
     history: tuple[HistoryEntry, ...]
     missing: tuple[str, ...]
     request_id: str
+    digest: str
     log_index: int
     tree_size: int
+    kept: KeptRequests | None = field(default=None, repr=False, compare=False)
+
+    def settle(self) -> None:
+        """Remove the request and its one-time key from the home; until then, asking again gives this release again.
+
+        For the caller, once the keys are where they shall stay. Raises ConfigurationInvalid, TransientError.
+        """
+        if self.kept is not None:
+            self.kept.discard(self.request_id)
+
+
+def may_wait(policy: Policy, role: Role) -> bool:
+    """Say whether a request by somebody of this role waits for approvals, or for time to pass (SPEC 5.1)."""
+    if role is Role.OFFICER:
+        return bool(policy.officer_recovery_approvals or policy.officer_recovery_delay_hours)
+    return bool(policy.self_recovery_approvals)
 
 
 class Inquiry:
-    """One request for keys; sending it again gives the same release, because id and bytes stay the same."""
+    """Asks for keys by one request; sending it again gives the same answer, because id and bytes stay the same.
+
+    Where policy lets it wait, the request and its one-time key are on disk before they are sent.
+    """
 
     def __init__(
         self,
         home: Home,
         key: SigningKey,
+        selection: Selection,
         *,
-        authority: str,
-        principal: str,
-        name: str | None,
-        records: Sequence[str] | None,
         reason: str,
-        now: int,
+        kept: KeptRequests,
+        anew: bool = False,
+        watch: Watch = lambda _asked, _answer: None,
     ) -> None:
-        """Make the one-time key and sign the request; raises MalformedStatement or LimitExceeded for its fields."""
+        """Ask for `selection`; with `anew`, by a new request even if one is kept, which is dropped then."""
         self._home = home
-        self._one_time_key = PrivateSealingKey.generate(Suite.X_WING)
-        self.request = validated(
-            {
-                "authority": authority,
-                "id": new_id(),
-                "issued_at": now,
-                "expires_at": now + REQUEST_LIFE_SECONDS_MAX,
-                "requester": home.config.name,
-                "requester_kind": RequesterKind(home.config.role.value),
-                "principal": principal,
-                "records": None if records is None else list(records),
-                "name": name,
-                "reason": reason,
-                "recipient_suite": self._one_time_key.suite,
-                "recipient_key": self._one_time_key.public_key,
-            },
-            Request,
+        self._key = key
+        self._selection = selection
+        self._reason = reason
+        self._kept = kept
+        self._anew = anew
+        self._watch = watch
+        self._signed: SignedRequest | None = None
+        self._was_kept = False
+
+    def prepare(self, roster: Roster, now: int) -> None:
+        """Take up the kept request, or sign one. Call it once, with the home's lock held.
+
+        Raises MalformedStatement or LimitExceeded for what is asked; ConfigurationInvalid, KeyFileInvalid,
+        StateCorrupt or TransientError for what is kept.
+        """
+        self._kept.sweep(now)
+        found = None if self._anew else self._kept.find(self._selection)
+        if found is None:
+            self._sign(roster, now)
+            return
+        self._signed, self._was_kept = found, True
+        self._watch(self.asked, None)
+
+    @property
+    def asked(self) -> Asked:
+        """The request that is sent now."""
+        request, digest = self._request, self._statement.digest.hex()
+        return Asked(
+            id=request.id,
+            digest=digest,
+            recipient_key=self._one_time_key.kid,
+            principal=request.principal,
+            reason=request.reason,
+            issued_at=request.issued_at,
+            expires_at=request.expires_at,
+            is_kept=self._is_long,
+            was_kept=self._was_kept,
         )
-        self._statement = Statement.sign(Request.TYPE, self.request.to_bytes(), key)
-        self._question = Question("recovery", self.request.id, self._statement.digest)
 
     async def make(self, session: Session, deadline: Deadline) -> Recovery:
         """Send the request over this link, verify the release and open its keys.
 
-        Raises Rejected; ReplyInvalid, CheckpointInvalid,
-        ProofInvalid, LogForked, BlobInvalid or FingerprintMismatch for an answer not to be believed; RosterInvalid,
-        Expired; BrokerUnavailable, Unroutable or NoAnswer when it is worth making again.
+        A request whose life does not suit the roster that comes with the answer is signed anew. Raises Unreleased;
+        ReplyInvalid, CheckpointInvalid, ProofInvalid, LogForked, BlobInvalid or FingerprintMismatch for an answer
+        not to be believed; RosterInvalid, Expired; BrokerUnavailable, Unroutable or NoAnswer when it is worth
+        making again.
         """
-        answer = await session.ask(
+        answer = await self._ask(session, deadline)
+        refusal = session.refusal(answer)
+        if refusal is not None:
+            self._check_on_record(session, answer, refusal)
+            if self._is_unsuited(refusal, session.roster):
+                self._kept.discard(self._request.id)
+                self._sign(session.roster, session.now)
+                return await self.make(session, deadline)
+            unreleased = Unreleased(refusal, self.asked)
+            if not unreleased.is_open:
+                self._kept.discard(self._request.id)
+            raise unreleased
+        return self._take(session, answer)
+
+    async def _ask(self, session: Session, deadline: Deadline) -> Answer:
+        life = min(self._request.expires_at - session.now, REQUEST_LIFE_SECONDS_MAX)
+        return await session.ask(
             "recovery",
-            self._question,
+            Question("recovery", self._request.id, self._statement.digest),
             self._statement.envelope(),
             deadline=deadline,
             held=session.state.checkpoint("recovery"),
-            expiration_seconds=max(1, self.request.expires_at - session.now),
+            # It is sent again as long as it lives; no copy of it needs to wait in a queue for days.
+            expiration_seconds=max(1, life),
         )
+
+    def _take(self, session: Session, answer: Answer) -> Recovery:
         statement, release = session.signed_answer(answer, Release)
         self._check_release(release)
         proven = session.proven(answer)
@@ -119,21 +259,113 @@ class Inquiry:
             keys=keys,
             history=tuple(release.history),
             missing=self._missing(release, spool),
-            request_id=self.request.id,
+            request_id=self._request.id,
+            digest=self._statement.digest.hex(),
             log_index=proven.receipt.index,
             tree_size=proven.receipt.tree_size,
+            kept=self._kept,
         )
 
+    # ---- the request ----
+
+    @property
+    def _ready(self) -> SignedRequest:
+        if self._signed is None:
+            raise RuntimeError("an inquiry is prepared before it is made")
+        return self._signed
+
+    @property
+    def _request(self) -> Request:
+        return self._ready.request
+
+    @property
+    def _statement(self) -> Statement:
+        return self._ready.statement
+
+    @property
+    def _one_time_key(self) -> PrivateSealingKey:
+        return self._ready.one_time_key
+
+    @property
+    def _is_long(self) -> bool:
+        return self._request.expires_at - self._request.issued_at > REQUEST_LIFE_SECONDS_MAX
+
+    def _is_unsuited(self, refusal: Refusal, roster: Roster) -> bool:
+        if may_wait(roster.body.policy, self._home.config.role) == self._is_long:
+            return False
+        return refusal.code == (LimitExceeded.code if self._is_long else ApprovalRequired.code)
+
+    def _sign(self, roster: Roster, now: int) -> None:
+        waits = may_wait(roster.body.policy, self._home.config.role)
+        key = PrivateSealingKey.generate(Suite.X_WING)
+        request = validated(
+            {
+                "authority": roster.body.authority,
+                "id": new_id(),
+                "issued_at": now,
+                "expires_at": now + (APPROVED_REQUEST_LIFE_SECONDS_MAX if waits else REQUEST_LIFE_SECONDS_MAX),
+                "requester": self._home.config.name,
+                "requester_kind": Capacity(self._home.config.role.value),
+                "principal": self._selection.principal,
+                "records": None if self._selection.records is None else list(self._selection.records),
+                "name": self._selection.name,
+                "reason": self._reason,
+                "recipient_suite": key.suite,
+                "recipient_key": key.public_key,
+            },
+            Request,
+        )
+        signed = SignedRequest(request, Statement.sign(Request.TYPE, request.to_bytes(), self._key), key)
+        if waits:
+            self._kept.keep(signed)
+        self._kept.discard_others(self._selection, request.id)
+        self._signed, self._was_kept = signed, False
+        self._watch(self.asked, None)
+
+    # ---- what an answer is worth ----
+
+    def _check_on_record(self, session: Session, answer: Answer, refusal: Refusal) -> None:
+        """Verify that the log says what the refusal says; whoever waits has to be on record (SPEC 5.2)."""
+        if answer.reply.receipt is None and refusal.code != ApprovalRequired.code:
+            return
+        proven = session.proven(answer)
+        leaf = proven.leaf
+        expected: Leaf | None = None
+        if isinstance(leaf, RequestLeaf) and refusal.code in _OPEN:
+            expected = RequestLeaf(
+                time=leaf.time,
+                id=self._request.id,
+                digest=self._statement.digest.hex(),
+                requester=self._request.requester,
+                requester_kind=self._request.requester_kind,
+                key=self._home.config.key_id,
+                principal=self._request.principal,
+            )
+        elif isinstance(leaf, RefusalLeaf) and refusal.code != ApprovalRequired.code:
+            expected = RefusalLeaf(
+                time=leaf.time,
+                id=self._request.id,
+                digest=self._statement.digest.hex(),
+                requester=self._request.requester,
+                requester_kind=self._request.requester_kind,
+                code=refusal.code,
+            )
+        elif isinstance(leaf, DenialLeaf) and refusal.code == Denied.code:
+            expected = leaf.model_copy(update={"request": self._request.id})
+        if leaf != expected:
+            raise ReplyInvalid("reply: a receipt for something else")
+        session.state.keep_checkpoint(proven.checkpoint, session.now)
+
     def _check_release(self, release: Release) -> None:
-        if (release.request, release.request_digest) != (self.request.id, self._statement.digest.hex()):
+        if (release.request, release.request_digest) != (self._request.id, self._statement.digest.hex()):
             raise ReplyInvalid("reply: a release that answers something else")
-        if any(record.principal != self.request.principal for record in release.records):
+        if any(record.principal != self._request.principal for record in release.records):
             raise ReplyInvalid("reply: a release of somebody else's records")
         ids = [record.id for record in release.records]
-        if self.request.records is not None and sorted(ids) != sorted(self.request.records):
+        if self._request.records is not None and sorted(ids) != sorted(self._request.records):
             raise ReplyInvalid("reply: a release of other records than were asked for")
-        if self.request.name is not None and (
-            [record.name for record in release.records] != [self.request.name]
+        if self._request.name is not None and (
+            [record.name for record in release.records] != [self._request.name]
             or not release.history
             or release.history[0].id != ids[0]
         ):
@@ -143,29 +375,30 @@ class Inquiry:
         leaf = proven.leaf
         if not isinstance(leaf, ReleaseLeaf) or leaf != ReleaseLeaf(
             time=leaf.time,
-            id=self.request.id,
+            id=self._request.id,
             digest=self._statement.digest.hex(),
             release=statement.digest.hex(),
+            approvals=leaf.approvals,
             records=[record.id for record in parse_body(statement, Release).records],
         ):
             raise ReplyInvalid("reply: a receipt for something else")
 
     def _open(self, record: ReleasedRecord) -> RecoveredKey:
         context = ReleaseContext(
-            authority=self.request.authority,
+            authority=self._request.authority,
             request_digest=self._statement.digest,
             principal=record.principal,
             record_id=record.id,
             recipient_key_id=self._one_time_key.kid,
         )
         opened = open_material(record.blob, context, self._one_time_key)
-        check_fingerprint(opened, self.request.authority, record.principal, record.id, record.fingerprint)
+        check_fingerprint(opened, self._request.authority, record.principal, record.id, record.fingerprint)
         return RecoveredKey(opened.material, record)
 
     def _missing(self, release: Release, spool: Spool) -> tuple[str, ...]:
-        if self.request.name is None or self.request.principal != self._home.config.name:
+        if self._request.name is None or self._request.principal != self._home.config.name:
             return ()
-        missing = spool.stored_fingerprints(self.request.name).keys() - {entry.id for entry in release.history}
+        missing = spool.stored_fingerprints(self._request.name).keys() - {entry.id for entry in release.history}
         if len(release.history) >= HISTORY_RECORDS_MAX:
             # The history was cut off; what is older than its last entry may be there. Ids rise with time.
             missing = {id_ for id_ in missing if id_ > release.history[-1].id}
@@ -179,3 +412,36 @@ def _check_against_own(record: ReleasedRecord, spool: Spool) -> None:
         raise FingerprintMismatch(
             f"record {record.id}: the authority names another fingerprint than was signed here"
         )
+
+
+async def pursue(
+    attempt: Callable[[float], Awaitable[Recovery]],
+    *,
+    wait_seconds: float,
+    clock: Callable[[], float],
+    watch: Watch,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    draw: Callable[[float, float], float] = _RANDOM.uniform,
+) -> Recovery:
+    """Go on asking through answers that let the request wait, until the keys come or `wait_seconds` are over.
+
+    `attempt` is given the seconds that are left. Between two attempts is a pause of 5 s that doubles up to 60 s, a
+    fifth more or less, and at least until the moment that a rate limit names. The last answer is raised when a
+    pause would take longer than what is left, and every error that is final at once.
+    """
+    deadline = asyncio.get_running_loop().time() + wait_seconds
+    pause = FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            return await attempt(seconds_left(deadline))
+        except Unreleased as error:
+            if not error.is_open:
+                raise
+            watch(error.asked, error)
+            seconds = draw(pause * (1 - _JITTER), pause * (1 + _JITTER))
+            if error.remote_code == RateLimited.code and error.retry_at is not None:
+                seconds = max(seconds, error.retry_at - clock())
+            if seconds >= seconds_left(deadline):
+                raise
+        await sleep(seconds)
+        pause = min(PAUSE_SECONDS_MAX, pause * 2)

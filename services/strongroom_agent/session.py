@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from strongroom.errors import LogForked, Rejected
-from strongroom.messages import Body
+from strongroom.fields import Body
 from strongroom.replies import ROSTER_VERSION_HEADER, TREE_SIZE_HEADER, Reply, parse_reply
 from strongroom.roster import Roster
 from strongroom.statements import Statement
@@ -14,6 +14,7 @@ from strongroom_agent import proofs
 from strongroom_agent.link import Link
 from strongroom_agent.patience import Deadline, seconds_left
 from strongroom_agent.proofs import Proven, Question
+from strongroom_agent.spool import Refusal
 from strongroom_agent.state import Evidence, KeptCheckpoint, LogName, State
 from strongroom_agent.trust import Trust
 
@@ -27,10 +28,11 @@ B = TypeVar("B", bound=Body)
 class Answer:
     """A reply whose roster, if there was one, was adopted; nothing else about it is verified.
 
-    held: the checkpoint whose size was stated in the question.
+    sent: the message that it answers. held: the checkpoint whose size was stated in the question.
     """
 
     question: Question
+    sent: bytes
     raw: bytes
     reply: Reply
     held: KeptCheckpoint | None
@@ -91,7 +93,7 @@ class Session:
         reply = parse_reply(raw)
         if reply.roster is not None:
             self.trust.adopt(reply.roster, self.now)
-        return Answer(question, raw, reply, held)
+        return Answer(question, envelope, raw, reply, held)
 
     def proven(self, answer: Answer, *, asked_before: bool = False) -> Proven:
         """Verify the receipt of an answer, up to the checkpoint that was held.
@@ -123,11 +125,17 @@ class Session:
             )
         )
 
+    def refusal(self, answer: Answer) -> Refusal | None:
+        """Return the rejection that the worker signed of what was sent, or None; ReplyInvalid for another one."""
+        return proofs.refusal(answer.reply, answer.question, self.roster, sent=answer.sent)
+
     def raise_refusal(self, answer: Answer) -> None:
         """Raise Rejected if the answer is a rejection that the worker signed, ReplyInvalid if a forged one."""
-        refusal = proofs.refusal(answer.reply, answer.question, self.roster)
+        refusal = self.refusal(answer)
         if refusal is not None:
-            raise Rejected(f"the authority says: {refusal.message}", remote_code=refusal.code)
+            raise Rejected(
+                f"the authority says: {refusal.message}", remote_code=refusal.code, retry_at=refusal.retry_at
+            )
 
     def signed_answer(self, answer: Answer, model: type[B]) -> tuple[Statement, B]:
         """Return the statement that an answer carries; Rejected if it is a rejection instead, ReplyInvalid."""

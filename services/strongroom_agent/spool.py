@@ -69,11 +69,15 @@ class Packed:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A rejection whose signature was verified: the authority's code and words, and its envelope."""
+    """A rejection whose signature was verified: the authority's code and words, and its envelope.
+
+    retry_at: from when on it may be tried again, in seconds since 1970, where the authority says so.
+    """
 
     code: str
     message: str
     envelope: bytes
+    retry_at: int | None = None
 
 
 class Spool:

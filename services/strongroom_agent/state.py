@@ -4,16 +4,16 @@ WAL with synchronous=FULL: what was committed survives a power cut. Every commit
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
 from strongroom.errors import Busy, ConfigurationInvalid, SchemaMismatch, StateCorrupt, TransientError
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 BUSY_SECONDS: Final = 5.0
 
 LogName = Literal["escrow", "recovery"]
@@ -95,6 +95,30 @@ CREATE INDEX records_statement ON records (statement);
 CREATE INDEX records_name ON records (name);
 """
 
+_LISTING: Final = """
+CREATE TABLE disclosures (                    -- as the last complete listing has them: the newest of each record
+    record         TEXT    PRIMARY KEY,
+    name           TEXT    NOT NULL,
+    request        TEXT    NOT NULL,
+    requester      TEXT    NOT NULL,
+    requester_kind TEXT    NOT NULL CHECK (requester_kind IN ('principal', 'officer')),
+    released_at    INTEGER NOT NULL,
+    reason         TEXT
+) WITHOUT ROWID;
+CREATE TABLE pending_requests (               -- of others for this principal's records, from the same listing
+    request        TEXT    PRIMARY KEY,
+    digest         TEXT    NOT NULL,
+    requester      TEXT    NOT NULL,
+    requester_kind TEXT    NOT NULL CHECK (requester_kind IN ('principal', 'officer')),
+    asked_at       INTEGER NOT NULL,
+    not_before     INTEGER NOT NULL,
+    reason         TEXT
+) WITHOUT ROWID;
+"""
+
+# The step from each schema version to the next one.
+_MIGRATIONS: Final = {1: _LISTING}
+
 
 @dataclass(frozen=True, slots=True)
 class KeptCheckpoint:
@@ -150,6 +174,36 @@ class Evidence:
     seen_at: int
 
 
+@dataclass(frozen=True, slots=True)
+class KeptDisclosure:
+    """Who was given the key of a record last, when and why; the reason is None where the authority has lost it."""
+
+    record: str
+    name: str
+    request: str
+    requester: str
+    requester_kind: str
+    released_at: int
+    reason: str | None
+
+    def is_by(self, principal: str) -> bool:
+        """Say whether the principal recovered it itself."""
+        return (self.requester_kind, self.requester) == ("principal", principal)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPending:
+    """Somebody else's request for keys of this principal that waits; not released before `not_before`."""
+
+    request: str
+    digest: str
+    requester: str
+    requester_kind: str
+    asked_at: int
+    not_before: int
+    reason: str | None
+
+
 class State:
     """An open state database; close it, or use it as a context manager.
 
@@ -173,21 +227,43 @@ class State:
         state = cls(_connect(path), path)
         with state._translated():
             state._connection.execute("PRAGMA journal_mode = WAL")
-            state._connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            state._connection.executescript(
+                f"BEGIN; {_SCHEMA} {_LISTING} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            )
         return state
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open the database; SchemaMismatch if another version of this program made it."""
+        """Open the database; one of an older program is brought up to date, all at once or not at all.
+
+        Raises SchemaMismatch if a newer program made it.
+        """
         if not path.exists():
             raise StateCorrupt(f"{path}: is missing", hint="restore the home from its backup, or enrol anew")
         state = cls(_connect(path), path)
-        with state._translated():
-            version: int = state._connection.execute("PRAGMA user_version").fetchone()[0]
-        if version != SCHEMA_VERSION:
+        try:
+            state._bring_up_to_date()
+        except BaseException:
             state.close()
-            raise SchemaMismatch(f"{path}: schema {version}, this program knows {SCHEMA_VERSION}")
+            raise
         return state
+
+    def _version(self) -> int:
+        return int(self.rows("PRAGMA user_version")[0][0])
+
+    def _bring_up_to_date(self) -> None:
+        if self._version() in _MIGRATIONS:
+            with self.transaction():
+                self._migrate()
+        if self._version() != SCHEMA_VERSION:
+            raise SchemaMismatch(f"{self._path}: schema {self._version()}, this program knows {SCHEMA_VERSION}")
+
+    def _migrate(self) -> None:
+        # The version is read again: another process may have done it while this one waited.
+        while (version := self._version()) in _MIGRATIONS:
+            for statement in _MIGRATIONS[version].split(";\n"):
+                self.execute(statement)
+            self.execute(f"PRAGMA user_version = {version + 1}")
 
     def close(self) -> None:
         """Close the connection; nothing that was committed is affected."""
@@ -302,6 +378,32 @@ class State:
         """Return all evidence, oldest first."""
         columns = "log, statement, reason, held_note, note, reply, seen_at"
         return [Evidence(*row) for row in self.rows(f"SELECT {columns} FROM evidence ORDER BY id")]  # noqa: S608
+
+    # ---- what the authority's listing said ----
+
+    def keep_listing(self, disclosures: Iterable[KeptDisclosure], pending: Iterable[KeptPending]) -> None:
+        """Keep what a complete listing said, in the place of what the one before it said."""
+        with self.transaction():
+            self.execute("DELETE FROM disclosures")
+            self.execute("DELETE FROM pending_requests")
+            for disclosure in disclosures:
+                self.execute("INSERT INTO disclosures VALUES (?, ?, ?, ?, ?, ?, ?)", *astuple(disclosure))
+            for request in pending:
+                self.execute("INSERT INTO pending_requests VALUES (?, ?, ?, ?, ?, ?, ?)", *astuple(request))
+
+    def disclosures(self) -> list[KeptDisclosure]:
+        """Return what was handed out, by the last complete listing; the newest first."""
+        return [
+            KeptDisclosure(*row)
+            for row in self.rows("SELECT * FROM disclosures ORDER BY released_at DESC, record DESC")
+        ]
+
+    def pending(self) -> list[KeptPending]:
+        """Return others' requests that waited at the last complete listing; the newest first."""
+        return [
+            KeptPending(*row)
+            for row in self.rows("SELECT * FROM pending_requests ORDER BY asked_at DESC, request DESC")
+        ]
 
     # ---- enrolment ----
 

@@ -9,7 +9,15 @@ from typing import Final
 from strongroom.errors import ExitCode
 from strongroom_agent.home import Home, Role
 from strongroom_agent.spool import Listed, RecordRow, Spool, StatementState
-from strongroom_agent.state import Evidence, KeptCheckpoint, KeptEnrolment, KeptRoster, State
+from strongroom_agent.state import (
+    Evidence,
+    KeptCheckpoint,
+    KeptDisclosure,
+    KeptEnrolment,
+    KeptPending,
+    KeptRoster,
+    State,
+)
 
 RECORDS_SHOWN: Final = 100
 
@@ -20,7 +28,8 @@ class Status:
 
     enrolment: the one that is proven, None for an officer or while enrolling. counts: statements by state.
     listed: records by what the authority's listing said last. records: as many as were asked for, those that need
-    attention first; records_total: how many there are. evidence: of a log that contradicted itself.
+    attention first; records_total: how many there are. disclosed, pending: what the last complete listing said of
+    keys that were handed out and of others who ask for some. evidence: of a log that contradicted itself.
     """
 
     home: Home
@@ -32,6 +41,8 @@ class Status:
     listed: Mapping[Listed, int]
     records: tuple[RecordRow, ...]
     records_total: int
+    disclosed: tuple[KeptDisclosure, ...]
+    pending: tuple[KeptPending, ...]
     evidence: tuple[Evidence, ...]
 
     @property
@@ -67,6 +78,8 @@ class Status:
             "statements": dict(self.counts),
             "listed": dict(self.listed),
             "records": [record_document(row) for row in self.records],
+            "disclosed": [disclosure_document(each, config.name) for each in self.disclosed],
+            "pending": [asdict(each) for each in self.pending],
             "evidence": [
                 {"log": each.log, "statement": each.statement, "reason": each.reason, "seen_at": each.seen_at}
                 for each in self.evidence
@@ -95,8 +108,15 @@ def status(path: Path, *, limit: int | None = RECORDS_SHOWN, now: int | None = N
             listed=spool.listed_counts(),
             records=tuple(spool.overview(limit)),
             records_total=spool.size(),
+            disclosed=tuple(state.disclosures()),
+            pending=tuple(state.pending()),
             evidence=tuple(state.evidence()),
         )
+
+
+def disclosure_document(disclosure: KeptDisclosure, principal: str) -> dict[str, object]:
+    """Return as plain values for JSON who was given a key of `principal`, and whether that was itself."""
+    return {**asdict(disclosure), "by_owner": disclosure.is_by(principal)}
 
 
 def record_document(row: RecordRow) -> dict[str, object]:

@@ -12,6 +12,7 @@ from strongroom_agent.listing import Comparing, Comparison, Reading
 from strongroom_agent.patience import Deadline
 from strongroom_agent.session import Session
 from strongroom_agent.spool import Spool
+from strongroom_agent.state import KeptDisclosure, KeptPending
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class SyncReport:
     """What a `sync` did and found.
 
     roster_changed: a newer roster was adopted. compared: the authority's listing was read to its end; missing,
-    mismatched and disclosed are record ids as in `Comparison`. error: what kept something spooled or uncompared.
+    mismatched, disclosed and pending are as in `Comparison`. error: what kept something spooled or uncompared.
     """
 
     delivery: Delivery
@@ -28,7 +29,8 @@ class SyncReport:
     compared: bool
     missing: tuple[str, ...]
     mismatched: tuple[str, ...]
-    disclosed: tuple[str, ...]
+    disclosed: tuple[KeptDisclosure, ...]
+    pending: tuple[KeptPending, ...]
     error: StrongroomError | None
 
     @property
@@ -96,7 +98,9 @@ class Sync:
                 return None
             raise
         comparison = comparing.finish()
-        self._spool.note_listing(comparison.outcome, session.now)
+        with session.state.transaction():
+            self._spool.note_listing(comparison.outcome, session.now)
+            session.state.keep_listing(comparison.disclosed, comparison.pending)
         for statement_id in comparison.stored_after_all:
             self._spool.requeue(statement_id)
         self._ids.extend(comparison.stored_after_all)

@@ -1,39 +1,107 @@
-"""Commands on a host: enrol, escrow, sync, status, seal, open."""
+"""Commands on a host: card, enrol, escrow, sync, status, seal, open."""
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import rich_click as click
 
 from strongroom.crypto.secret import Secret
 from strongroom.errors import ExitCode, TransientError, UsageError
-from strongroom_cli.options import home_option, output_option, passphrase_option, wait_option
+from strongroom_cli.disclosures import show_disclosures, show_pending
+from strongroom_cli.options import broker_login, home_option, output_option, passphrase_option, wait_option
 from strongroom_cli.output import Output, carry_out, progress, when
 
 if TYPE_CHECKING:
     from strongroom_agent.agent import Delivery
 
+_KEY_ID: Final = re.compile("[0-9a-f]{32}")
+
+
+@click.command()
+@click.argument("principal")
+@home_option
+@passphrase_option
+def card(principal: str, home: Path, passphrase: Secret | None) -> None:
+    """Make a one-time key in the home folder and print the enrolment card of PRINCIPAL, for an officer.
+
+    The officers sign for that key alone, so that nobody but this host can use their invitation. The card is
+    public, and the same each time. Read the key's id to the officers by another way than the card takes.
+
+    Example: `strongroom card laptop-0417 > card.json`, then on an officer's machine
+    `strongroom invite --for card.json > inv.json`, then here `strongroom enrol inv.json`
+    """
+    from strongroom_agent.cards import make_card
+
+    made = make_card(home, principal, passphrase=passphrase)
+    sys.stdout.buffer.write(made.to_bytes() + b"\n")
+    sys.stdout.buffer.flush()
+    click.echo(f"card of {made.principal}: one-time key {made.key_id}; officers compare this id", err=True)
+
 
 @click.command()
 @click.argument("invitation", type=click.File("rb"))
+@click.option("--name", help="The principal, for an invitation of many; default: the invitation's.")
+@click.option(
+    "--root-key",
+    metavar="FILE|KEY-ID",
+    help="What the root key must be: root.pub or its id, known by another way than the invitation.",
+)
+@click.option(
+    "--broker-url-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with this host's own AMQP URL; default: the invitation's.",
+)
+@click.option(
+    "--broker-certificate",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Certificate (PEM) by which this host logs in to the broker. It is copied into the home.",
+)
+@click.option(
+    "--broker-key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The unencrypted private key (PEM) that belongs to it. It is copied, too, with mode 0600.",
+)
 @home_option
 @passphrase_option
 @wait_option(60.0)
 @output_option
-def enrol(invitation: BinaryIO, home: Path, passphrase: Secret | None, wait_seconds: float, output: Output) -> None:
+def enrol(
+    *,
+    invitation: BinaryIO,
+    name: str | None,
+    root_key: str | None,
+    broker_url_file: Path | None,
+    broker_certificate: Path | None,
+    broker_key: Path | None,
+    home: Path,
+    passphrase: Secret | None,
+    wait_seconds: float,
+    output: Output,
+) -> None:
     """Enrol this host with an officer's invitation file (`-` for standard input).
 
     Makes the host's keys in the home folder, pins the authority's root key, and waits for the receipt. If it is
-    interrupted, run it again with the same file.
+    interrupted, run it again with the same file. Compare the root key's id with what the authority publishes, or
+    name it with --root-key.
 
-    Example: `strongroom enrol inv.json`
+    Example: `strongroom enrol inv.json` or `strongroom enrol fleet.json --name laptop-0417 --root-key root.pub`
     """
     from strongroom_agent.enrolment import enrol as enrol_host
 
-    work = enrol_host(home, invitation.read(), passphrase=passphrase, wait_seconds=wait_seconds)
+    work = enrol_host(
+        home,
+        invitation.read(),
+        name=name,
+        root_key_id=_root_key_id(root_key) if root_key else None,
+        passphrase=passphrase,
+        login=broker_login(broker_url_file, broker_certificate, broker_key),
+        wait_seconds=wait_seconds,
+    )
     done = carry_out("Enrolling", work)
     if output.json:
         output.document(
@@ -41,6 +109,7 @@ def enrol(invitation: BinaryIO, home: Path, passphrase: Secret | None, wait_seco
             {
                 "principal": done.principal,
                 "authority": done.authority,
+                "root_key_id": done.root_key_id,
                 "key_id": done.key_id,
                 "age_recipient": done.age_recipient,
                 "log_index": done.log_index,
@@ -55,6 +124,15 @@ def enrol(invitation: BinaryIO, home: Path, passphrase: Secret | None, wait_seco
     output.line(f"  receipt     recovery log, index {done.log_index}, tree size {done.tree_size}: verified")
     output.line(f"  roster      version {done.roster_version}, expires {when(done.roster_expires_at)}")
     output.line(f"  home        {home}")
+    told = "as you asked" if root_key else "compare it with `strongroom authority show`, by another way"
+    output.line(f"  root key    {done.root_key_id}: {told}")
+
+
+def _root_key_id(text: str) -> str:
+    from strongroom.crypto.signing import key_id
+    from strongroom.settings import read_root_key
+
+    return text if _KEY_ID.fullmatch(text) else key_id(read_root_key(Path(text)))
 
 
 @click.command()
@@ -190,15 +268,18 @@ def sync(
 ) -> None:
     """Send what is spooled, take a newer roster, and compare with what the authority holds.
 
-    For a timer; harmless to repeat. Finishes an enrolment first that has no receipt yet. Exit code 75 while
+    For a timer; harmless to repeat. Says who was given a key of this host, and who else asks for one and waits.
+    Finishes an enrolment first that has no receipt yet. Exit code 75 while
     something is still spooled, 1 while a key of this home is rejected, or if the authority does not list one that
     it gave a receipt for.
 
     Example: `strongroom sync -o json`
     """
     from strongroom_agent.agent import Agent
-    from strongroom_agent.status import record_document
+    from strongroom_agent.home import Home
+    from strongroom_agent.status import disclosure_document, record_document
 
+    name = Home.open(home).config.name
     with Agent.open(home, passphrase=passphrase) as agent:
         if clear_evidence:
             agent.clear_evidence()
@@ -217,7 +298,8 @@ def sync(
                 "compared": report.compared,
                 "missing": list(report.missing),
                 "mismatched": list(report.mismatched),
-                "disclosed": list(report.disclosed),
+                "disclosed": [disclosure_document(each, name) for each in report.disclosed],
+                "pending": [asdict(each) for each in report.pending],
                 "error": report.error.message if report.error else None,
             },
         )
@@ -235,8 +317,8 @@ def sync(
         click.echo(f"  MISSING at the authority although a receipt is here: record {record}", err=True)
     for record in report.mismatched:
         click.echo(f"  DIFFERENT at the authority than signed here: record {record}", err=True)
-    for record in report.disclosed:
-        click.echo(f"  disclosed: record {record} was released; replace that key", err=True)
+    show_disclosures(report.disclosed, name)
+    show_pending(report.pending)
     if report.error is not None:
         click.echo(f"  {report.error.message}", err=True)
         if report.error.hint is not None:
@@ -248,7 +330,7 @@ def sync(
 @home_option
 @output_option
 def status(home: Path, output: Output) -> None:
-    """Say, offline, what is stored, spooled or rejected.
+    """Say, offline, what is stored, spooled or rejected, who was given a key, and who else asks for one.
 
     Exit code 0: every key is stored. 75: some are only spooled, or the host is not enrolled yet. 1: some were
     rejected, or the log contradicts itself.
@@ -280,6 +362,8 @@ def status(home: Path, output: Output) -> None:
             output.line(f"  … and {found.records_total - len(rows)} more: `strongroom status -o json` shows all")
     else:
         output.line("  no keys yet: `strongroom escrow` or `strongroom seal` hands one over")
+    show_disclosures(found.disclosed, config.name)
+    show_pending(found.pending)
     if found.roster is not None and found.roster.expires_at < found.now:
         click.echo(f"  the roster expired {when(found.roster.expires_at)}: run `strongroom sync`", err=True)
     for evidence in found.evidence:

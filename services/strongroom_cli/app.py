@@ -7,7 +7,7 @@ import rich_click as click
 from click.exceptions import Exit, NoArgsIsHelpError
 
 from strongroom.errors import StrongroomError, UsageError
-from strongroom_cli import agent, authority, broker, db, doctor, officer, quarantine, recovery, worker
+from strongroom_cli import agent, approval, authority, broker, db, doctor, officer, quarantine, recovery, worker
 
 EPILOG = (
     "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 denied, 5 waiting for approval, 6 not proven yet, "
@@ -48,15 +48,16 @@ def cli() -> None:
     """Keep a fleet's session keys with a backup authority, and get them back.
 
     On a host: `enrol` once, then `escrow` or `seal`, `sync` by a timer, `status`, and `recover` when a key is lost.
-    Officers: `officer init`, `invite`, `countersign`. Operators: `authority init`, `db`, `broker`, `worker`,
-    `quarantine`, `doctor`.
+    Officers: `officer init`, `invite`, `countersign`, `requests`, `approve`, `deny`, `revoke`. Operators:
+    `authority init`, `db`, `broker`, `worker`, `quarantine`, `doctor`.
     """
 
 
 for command in (
-    *(agent.enrol, agent.escrow, agent.sync, agent.status, agent.seal, agent.open_),
+    *(agent.card, agent.enrol, agent.escrow, agent.sync, agent.status, agent.seal, agent.open_),
     *(recovery.recover, recovery.records),
     *(officer.officer, officer.invite, officer.countersign),
+    *(approval.requests_, approval.approve, approval.deny, approval.revoke),
     *(authority.authority, worker.worker, db.db, broker.broker, quarantine.quarantine, doctor.doctor),
 ):
     cli.add_command(command)
@@ -65,9 +66,12 @@ click.rich_click.COMMAND_GROUPS = {
     "*strongroom": [
         {
             "name": "On a host",
-            "commands": ["enrol", "escrow", "seal", "open", "sync", "status", "records", "recover"],
+            "commands": ["card", "enrol", "escrow", "seal", "open", "sync", "status", "records", "recover"],
         },
-        {"name": "Officers", "commands": ["officer", "invite", "countersign"]},
+        {
+            "name": "Officers",
+            "commands": ["officer", "invite", "countersign", "requests", "approve", "deny", "revoke"],
+        },
         {
             "name": "Operators",
             "commands": ["authority", "db", "broker", "worker", "quarantine", "doctor"],

@@ -1,9 +1,12 @@
-"""Commands for the broker: apply, check, definitions."""
+"""Commands for the broker: apply, check, definitions, account."""
 
 import json
+import os
+import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import rich_click as click
@@ -14,11 +17,18 @@ from strongroom_cli.output import Output, carry_out
 
 if TYPE_CHECKING:
     from strongroom.broker import Connection
+    from strongroom.topology import AccountKind
+
+
+_ADDRESS = re.compile(r"amqps://(?P<address>[^@/?#\s]+/[^@?#\s]+)")
 
 
 @click.group()
 def broker() -> None:
-    """Declare exchanges and queues, or check them. Needs STRONGROOM_OPERATOR_BROKER_URL (or _FILE)."""
+    """Declare exchanges and queues, check them, make accounts.
+
+    `apply` and `check` need STRONGROOM_OPERATOR_BROKER_URL (or _FILE).
+    """
 
 
 @asynccontextmanager
@@ -110,3 +120,78 @@ def _passwords(file: TextIO) -> dict[str, str]:
     if not isinstance(given, dict) or not all(isinstance(password, str) for password in given.values()):
         raise UsageError(f"{file.name}: must be a JSON object of user names and their passwords")
     return given
+
+
+@broker.command("account")
+@click.argument("name")
+@click.option(
+    "--kind",
+    type=click.Choice(["agent", "officer"]),
+    default="agent",
+    show_default=True,
+    help="What it may publish: all that a host sends, or what an officer asks.",
+)
+@click.option(
+    "--external", is_flag=True, help="No password: the client logs in by a certificate with this common name."
+)
+@click.option("--url", help="The broker without user: `amqps://host:5671/strongroom`. Goes with --url-file.")
+@click.option(
+    "--url-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="New file (0600) for the AMQP URL with its new password. Needed without --external.",
+)
+@output_option
+def account(
+    *,
+    name: str,
+    kind: "AccountKind",
+    external: bool,
+    url: str | None,
+    url_file: Path | None,
+    output: Output,
+) -> None:
+    """Print the definitions of a broker account that may publish as principal or officer NAME, and as nobody else.
+
+    The document holds no password, only its salted hash. Importing it (`rabbitmqctl import_definitions`) changes
+    nothing else in the broker; an account of this name that exists gets the new password. With `-o json` it also
+    says its kind and schema, which RabbitMQ passes over.
+
+    Example: `strongroom broker account pc-1 --url amqps://mq.example:5671/strongroom --url-file pc-1.url > d.json`
+    """
+    import secrets
+
+    from strongroom import topology
+
+    if (url is None) != (url_file is None):
+        raise UsageError("--url and --url-file go together")
+    if url_file is None and not external:
+        raise UsageError("--url-file: is needed for the password, or give --external")
+    password = None if external else secrets.token_urlsafe(24)
+    user = topology.account(name, kind)
+    if url is not None and url_file is not None:
+        login = "" if password is None else f"{name}:{password}@"
+        _write_new(url_file, f"{_with_login(url, login)}\n")
+    hashed = None if password is None else topology.password_hash(password, secrets.token_bytes(4))
+    definitions = topology.account_definitions(user, hashed)
+    if output.json:
+        output.document("account", definitions)
+    else:
+        click.echo(json.dumps(definitions, indent=2))
+
+
+def _with_login(url: str, login: str) -> str:
+    match = _ADDRESS.fullmatch(url)
+    if match is None:
+        raise UsageError("--url: must be amqps://host:port/vhost, without user and password")
+    return f"amqps://{login}{match['address']}"
+
+
+def _write_new(path: Path, text: str) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(descriptor)
+    except OSError as error:
+        raise UsageError(f"--url-file: {error.strerror}: {path}") from None

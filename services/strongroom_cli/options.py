@@ -3,13 +3,16 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
 
 from strongroom.crypto.secret import Secret
-from strongroom.errors import ConfigurationInvalid
+from strongroom.errors import ConfigurationInvalid, UsageError
 from strongroom_cli.output import Output
+
+if TYPE_CHECKING:
+    from strongroom_agent.home import BrokerLogin
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -92,3 +95,18 @@ def read_text(option: str, path: Path) -> str:
         raise ConfigurationInvalid(f"{option}: {error.strerror}: {path}") from None
     except UnicodeDecodeError:
         raise ConfigurationInvalid(f"{option}: is no text: {path}") from None
+
+
+def broker_login(url_file: Path | None, certificate: Path | None, key: Path | None) -> "BrokerLogin | None":
+    """Return what --broker-url-file, --broker-certificate and --broker-key give; None without any of them."""
+    from strongroom_agent.home import BrokerLogin
+
+    if (certificate is None) != (key is None):
+        raise UsageError("--broker-certificate and --broker-key go together")
+    if url_file is None and certificate is None:
+        return None
+    return BrokerLogin(
+        url=read_text("--broker-url-file", url_file).strip() if url_file else None,
+        certificate=read_text("--broker-certificate", certificate).encode() if certificate else None,
+        key=read_text("--broker-key", key).encode() if key else None,
+    )

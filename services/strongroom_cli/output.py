@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -50,28 +50,58 @@ class Output:
 
 
 @contextmanager
-def progress(text: str) -> Iterator[None]:
-    """Show that something takes its time, on standard error and only when a person is looking."""
+def progress(text: str) -> Iterator[Callable[[str], None]]:
+    """Show what takes its time, and for how long by now, on standard error and only when a person is looking.
+
+    Gives a function that puts another text in its place.
+    """
     if not sys.stderr.isatty():
-        yield
+        yield lambda _text: None
         return
     from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    with Console(stderr=True).status(text):
-        yield
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as display:
+        task = display.add_task(text, total=None)
+        yield lambda other: display.update(task, description=other)
 
 
 def carry_out(text: str, work: Coroutine[Any, Any, T]) -> T:
-    """Run asynchronous work to its end with `progress`; commands that work offline never load asyncio."""
+    """Run asynchronous work to its end with `progress`."""
+    with progress(text):
+        return run(work)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run asynchronous work to its end; commands that work offline never load asyncio."""
     import asyncio
     import logging
 
     # What a driver logs is said by our own errors; without any handler Python would print it, too.
     logging.getLogger().addHandler(logging.NullHandler())
-    with progress(text):
-        return asyncio.run(work)
+    return asyncio.run(work)
 
 
 def when(seconds: object) -> str:
     """Return a time of the protocol as people read it, in UTC; a dash for none."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ") if isinstance(seconds, int) else "-"
+
+
+def lasting(seconds: int) -> str:
+    """Return a length of time in its two largest units, e.g. `3 h 12 min`; nothing negative."""
+    left = max(0, seconds)
+    parts: list[str] = []
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
+        count, left = divmod(left, size)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2])
+
+
+def legible(text: str) -> str:
+    """Return other people's text with every character escaped that a terminal would act on or not show.
+
+    Bodies hold no control characters; what turns the direction of writing or has no width is taken out here.
+    """
+    return "".join(each if each.isprintable() else f"\\u{ord(each):04x}" for each in text)

@@ -133,7 +133,7 @@ async def _peek(limit: int) -> "list[Quarantined]":
 
 
 def _document(each: "Quarantined") -> dict[str, object]:
-    from strongroom.messages import printable
+    from strongroom.fields import printable
 
     return {
         "id": each.id,

@@ -3,20 +3,23 @@
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import rich_click as click
 
 from strongroom.crypto.secret import Secret
 from strongroom.errors import ExitCode, TransientError, UsageError
 from strongroom_cli.options import home_option, output_option, passphrase_option, wait_option
-from strongroom_cli.output import Output, carry_out, when
+from strongroom_cli.output import Output, carry_out, legible, progress, run, when
 
 if TYPE_CHECKING:
-    from strongroom_agent.agent import Recovery
+    from strongroom_agent.agent import Asked, Recovery, Unreleased
+
+ANSWER_SECONDS: Final = 60.0
+WAIT_SECONDS_MAX: Final = 7 * 86_400
 
 
 @click.command()
@@ -37,9 +40,17 @@ if TYPE_CHECKING:
 )
 @click.option("--force", is_flag=True, help="Overwrite the output file.")
 @click.option("--reveal", is_flag=True, help="Print the key on the terminal.")
+@click.option("--new", "anew", is_flag=True, help="Sign a new request, and drop the one that is kept and waits.")
+@click.option(
+    "--wait",
+    "wait_seconds",
+    type=click.FloatRange(0.1, WAIT_SECONDS_MAX),
+    metavar="SECONDS",
+    help="How long to wait for the key, officers' approvals included, at most 7 days. Without it: for one answer,"
+    f" {ANSWER_SECONDS:.0f} s.",
+)
 @home_option
 @passphrase_option
-@wait_option(60.0)
 @output_option
 def recover(
     *,
@@ -51,18 +62,22 @@ def recover(
     out: Path | None,
     force: bool,
     reveal: bool,
+    anew: bool,
+    wait_seconds: float | None,
     home: Path,
     passphrase: Secret | None,
-    wait_seconds: float,
     output: Output,
 ) -> None:
     """Get an escrowed key back.
 
     The request is signed with this home's key; the answer is sealed to a one-time key that never leaves this
-    process. The release is on the record before the key is here. Exit code 1, with the key written, when the
+    home. The release is on the record before the key is here. Exit code 1, with the key written, when the
     authority no longer lists a record of that name that this host holds a receipt for: the key may be an old one.
 
-    Example: `strongroom recover --name disk --out k2`
+    Where policy asks for approvals or a delay, the request is kept in the home for 7 days: exit code 5 says what it
+    waits for, and the same command takes it up again. Exit code 4: it was denied. 75: try later.
+
+    Example: `strongroom recover --name disk --principal laptop-0417 --reason "disk replaced" --out k2 --wait 3600`
     """
     from strongroom_agent.agent import Agent
     from strongroom_agent.files import name_of
@@ -72,17 +87,24 @@ def recover(
     to_stdout = _goes_to_stdout(out, force=force, reveal=reveal, json=output.json)
     target = nullcontext(sys.stdout.buffer) if to_stdout or out is None else _private_file(out)
     # The file is there before the authority is asked: a key that has no place to go is not released.
-    with Agent.open(home, passphrase=passphrase) as agent, target as stream:
-        work = agent.recover(
-            name=name_of(sealed) if sealed else name,
-            records=[record] if record else None,
-            principal=principal,
-            reason=reason,
-            wait_seconds=wait_seconds,
-        )
-        recovery = carry_out("Asking the authority", work)
+    with Agent.open(home, passphrase=passphrase) as agent, target as stream, _told(output):
+        with progress("Asking the authority") as show:
+            recovery = run(
+                agent.recover(
+                    name=name_of(sealed) if sealed else name,
+                    records=[record] if record else None,
+                    principal=principal,
+                    reason=reason,
+                    anew=anew,
+                    follow=wait_seconds is not None,
+                    watch=_watch(show, reason),
+                    wait_seconds=wait_seconds or ANSWER_SECONDS,
+                )
+            )
         stream.write(recovery.keys[0].material.expose())
         stream.flush()
+    # The key is where it shall stay, so the request and its one-time key are of no use any more.
+    recovery.settle()
     if output.json:
         output.document("recovery", _document(recovery, out))
     else:
@@ -90,6 +112,51 @@ def recover(
     if recovery.missing:
         # A newer key may have been hidden from the authority: this one may be old.
         sys.exit(ExitCode.FAILED)
+
+
+def _watch(show: Callable[[str], None], reason: str) -> "Callable[[Asked, Unreleased | None], None]":
+    """Give what says, while the command runs, which request is asked by and what it waits for."""
+
+    def watch(asked: "Asked", answer: "Unreleased | None") -> None:
+        if answer is not None:
+            show(f"Request {asked.id} waits, expires {when(asked.expires_at)}: {legible(answer.words)}")
+        elif asked.was_kept:
+            click.echo(f"  taking up request {asked.id} of {when(asked.issued_at)}", err=True)
+            if reason and reason != asked.reason:
+                click.echo(
+                    f'  it goes on with its own reason, "{legible(asked.reason)}"; --new signs a new request',
+                    err=True,
+                )
+
+    return watch
+
+
+@contextmanager
+def _told(output: Output) -> Iterator[None]:
+    """Say of a request that brought no key what an officer or a program has to know of it; the error goes on."""
+    from strongroom_agent.agent import Unreleased
+
+    try:
+        yield
+    except Unreleased as error:
+        asked = error.asked
+        if output.json:
+            output.document(
+                "recovery",
+                {
+                    "request": asked.id,
+                    "digest": f"sha256:{asked.digest}",
+                    "state": error.state.value,
+                    "code": error.remote_code,
+                    "message": error.words,
+                    "principal": asked.principal,
+                    "reason": asked.reason,
+                    "recipient_key": asked.recipient_key,
+                    "expires_at": asked.expires_at,
+                    "retry_at": error.retry_at,
+                },
+            )
+        raise
 
 
 def _goes_to_stdout(out: Path | None, *, force: bool, reveal: bool, json: bool) -> bool:
@@ -107,6 +174,8 @@ def _document(recovery: "Recovery", out: Path | None) -> dict[str, object]:
     record = recovery.keys[0].record
     return {
         "request": recovery.request_id,
+        "digest": f"sha256:{recovery.digest}",
+        "state": "released",
         "record": {
             "id": record.id,
             "name": record.name,
@@ -150,12 +219,15 @@ def _private_file(path: Path) -> Iterator[BinaryIO]:
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", hint="choose a folder that this user may write") from None
+    from strongroom_agent.home import sync_folder
+
     try:
         with os.fdopen(descriptor, "wb") as stream:
             yield stream
             stream.flush()
             os.fsync(descriptor)
         fresh.replace(path)
+        sync_folder(path.parent)
     except OSError as error:
         raise TransientError(f"{path}: {error.strerror}", hint="make room, and recover the key again") from None
     finally:

@@ -8,6 +8,7 @@ from typing import Final
 from strongroom.blobs import SALT_BYTES
 from strongroom.crypto.sealing import Suite, overhead
 from strongroom.errors import (
+    Denied,
     LimitExceeded,
     MalformedStatement,
     PermanentError,
@@ -15,9 +16,10 @@ from strongroom.errors import (
     RecordConflict,
     StatementConflict,
 )
+from strongroom.fields import parse_body
 from strongroom.leaves import EscrowLeaf, parse_leaf
 from strongroom.limits import KEY_MATERIAL_BYTES_MAX
-from strongroom.messages import Escrow, Record, parse_body
+from strongroom.messages import Escrow, Record
 from strongroom.registry import Registry
 from strongroom.roster import Roster, check_authority, check_issued
 from strongroom.statements import Statement, parse_envelope
@@ -49,10 +51,12 @@ class Submission:
     def is_told(self) -> bool:
         """Whether the sender is told of the refusal.
 
-        Where the fault may be ours (a row that contradicts the log, an error nobody expected) it is not: the
-        message lies in quarantine, and the sender goes on holding its key and trying.
+        Where the fault may not be the sender's (a row that contradicts the log, an error nobody expected, a broker
+        account, which nobody signed) it is not: the message lies in quarantine, and the sender goes on holding its
+        key and trying.
         """
-        return self.refusal is not None and self.refusal.code not in (ProofInvalid.code, PermanentError.code)
+        withheld = (ProofInvalid.code, PermanentError.code, Denied.code)
+        return self.refusal is not None and self.refusal.code not in withheld
 
     @property
     def id(self) -> str | None:

@@ -13,12 +13,14 @@ class EscrowSettings(WorkerSettings):
     prefetch_count: messages the broker hands over before any is acknowledged; bounds the worker's memory.
     batch_messages_max: messages in one transaction. batch_wait_ms: how long to wait for more of them
     while they keep coming; a lone message is not kept waiting.
+    escrow_require_user_id: refuse what was not sent under a broker account of the sender's own name.
     sealing_keys_dir: refused; it belongs to the recovery worker alone.
     """
 
     prefetch_count: Annotated[int, Field(ge=1, le=2000)] = 400
     batch_messages_max: Annotated[int, Field(ge=1, le=2000)] = 200
     batch_wait_ms: Annotated[int, Field(ge=0, le=1000)] = 10
+    escrow_require_user_id: bool = False
     sealing_keys_dir: str | None = None
 
     @field_validator("sealing_keys_dir")

@@ -9,17 +9,18 @@ from dataclasses import dataclass
 from strongroom.broker import Consumer, Delivery
 from strongroom.crypto.signing import SigningKey
 from strongroom.database import Database, Transaction
-from strongroom.errors import FatalError, PermanentError, ProofInvalid, StateCorrupt
+from strongroom.errors import Denied, FatalError, PermanentError, ProofInvalid, StateCorrupt
+from strongroom.fields import printable
 from strongroom.follower import RecoveryLogFollower
 from strongroom.log_writer import LogWriter
 from strongroom.logs import get_logger
-from strongroom.messages import printable
 from strongroom.receipts import Receipt
 from strongroom.registry import Registry
 from strongroom.replies import ROSTER_VERSION_HEADER, TREE_SIZE_HEADER, Consistency, Reply, rejection
 from strongroom.roster import Roster
 from strongroom.service import HEARTBEAT_SECONDS, Health, patiently, unless_stopped
 from strongroom.statements import Statement
+from strongroom.topology import check_sender
 from strongroom_escrow import store
 from strongroom_escrow.handler import Submission, adopt, compare, judge, leaf, logged_indexes, read, settle
 from strongroom_escrow.settings import EscrowSettings
@@ -108,7 +109,7 @@ class EscrowWorker:
 
     async def _settle(self, batch: Sequence[Delivery]) -> Settled:
         now = int(self._clock())
-        submissions = [self._read(delivery.body) for delivery in batch]
+        submissions = [self._read(delivery) for delivery in batch]
         principals = {each.escrow.principal for each in submissions if each.escrow is not None}
         async with self._database.transaction() as tx:
             await self._follower.advance(tx)
@@ -122,25 +123,24 @@ class EscrowWorker:
                 await self._admit(tx, principals, submissions)
                 self._judge(submissions, now)
             fresh = settle(submissions, await store.existing(tx, submissions), self._writer.size)
-            appended = await self._writer.append(tx, [leaf(each, now) for each in fresh]) if fresh else None
-            adopt(submissions, fresh, appended.first_index if appended else self._writer.size)
-            size = appended.size if appended else self._writer.size
-            note = appended.checkpoint_note if appended else None
+            appended = await self._writer.append(tx, [leaf(each, now) for each in fresh])
+            adopt(submissions, fresh, appended.first_index)
             if fresh:
                 await store.insert(tx, fresh, now)
-            older = logged_indexes(submissions, appended.first_index if appended else size)
-            receipts = await self._writer.receipts(tx, older, size, note) if older else {}
-            leaves = {index: receipt.leaf for index, receipt in receipts.items()}
+            older = logged_indexes(submissions, appended.first_index)
+            logged = await self._writer.leaf_proofs(tx, older, appended.size)
+            leaves = {index: proof.leaf for index, proof in logged.items()}
             for submission in submissions:
                 compare(submission, leaves)
             held = {_hint(delivery, TREE_SIZE_HEADER) for delivery in batch}
-            proofs = await self._writer.consistency(tx, {each for each in held if 0 < each <= size}, size)
-        # COMMIT has succeeded: the batch is durable and its leaves are under a signed checkpoint.
-        if appended is not None:
-            await self._writer.committed(appended)
-            receipts |= {
-                each.leaf_index: appended.receipt(each.leaf_index) for each in fresh if each.leaf_index is not None
-            }
+            sizes = {each for each in held if 0 < each <= appended.size}
+            proofs = await self._writer.consistency(tx, sizes, appended.size)
+        # COMMIT has succeeded: the batch is durable, and only now the log signs for its leaves.
+        published = await self._writer.committed(appended)
+        receipts = {index: published.receipt_of(proof) for index, proof in logged.items()}
+        receipts |= {
+            each.leaf_index: published.receipt(each.leaf_index) for each in fresh if each.leaf_index is not None
+        }
         return Settled(submissions, receipts, proofs)
 
     async def _admit(self, tx: Transaction, principals: set[str], submissions: Sequence[Submission]) -> None:
@@ -155,13 +155,18 @@ class EscrowWorker:
                 except StateCorrupt as error:
                     submission.refusal = ProofInvalid(error.message, hint=error.hint)
 
-    def _read(self, envelope: bytes) -> Submission:
+    def _read(self, delivery: Delivery) -> Submission:
         try:
-            return read(envelope)
+            submission = read(delivery.body)
+            if self._settings.escrow_require_user_id and submission.escrow is not None:
+                check_sender(delivery.user_id, delivery.routing_key, submission.escrow.principal)
         except MemoryError:
             raise
+        except Denied as error:
+            return Submission(delivery.body, refusal=error)
         except Exception:  # noqa: BLE001  no input brings a worker down (rule 5)
-            return self._baffled(Submission(envelope))
+            return self._baffled(Submission(delivery.body))
+        return submission
 
     def _judge(self, submissions: Sequence[Submission], now: int) -> None:
         self._registry.current_roster(now)
@@ -190,9 +195,9 @@ class EscrowWorker:
     def _rejection_reply(self, delivery: Delivery, submission: Submission, error: PermanentError) -> bytes:
         statement = rejection(
             error,
-            authority=self._registry.roster.body.authority,
+            roster=self._registry.roster,
             request=submission.id,
-            digest=submission.digest,
+            received=submission.envelope,
             now=int(self._clock()),
             key=self._reply_key,
         )

@@ -1,21 +1,22 @@
 """What answering any message needs: the log, the registry, the reply key, and the shape of an answer."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from strongroom.crypto.keyring import Keyring
 from strongroom.crypto.signing import SigningKey
 from strongroom.database import Database, Transaction
 from strongroom.errors import PermanentError, ProofInvalid, StateCorrupt
+from strongroom.fields import Capacity
 from strongroom.follower import RecoveryLogFollower
 from strongroom.leaves import Leaf, parse_leaf
 from strongroom.log_writer import LogWriter
-from strongroom.messages import ListingRequest, Request, RequesterKind
 from strongroom.receipts import Receipt
 from strongroom.registry import Registry
 from strongroom.replies import Consistency, Reply, rejection
-from strongroom.statements import Statement
+from strongroom.statements import Statement, canonical_json
 from strongroom_recovery.escrow_log import EscrowLog
-from strongroom_recovery.handler import Submission, Unreadable, verify_requester
+from strongroom_recovery.handler import Submission, Unreadable, verify_sender
+from strongroom_recovery.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +28,38 @@ class Hints:
 
 
 @dataclass(frozen=True, slots=True)
+class Event:
+    """What subscribers are told of: ids only (SPEC 5.11).
+
+    what: the type of the leaf. id: of the statement. request: id of the request it is about, if any.
+    """
+
+    what: str
+    time: int
+    principal: str
+    id: str
+    request: str | None
+    log_index: int
+
+    def to_bytes(self) -> bytes:
+        """Write it as the body of an AMQP message."""
+        return canonical_json(asdict(self))
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What a message led to; everything it speaks of is committed.
 
-    outcome: `enrolled`, `released`, `listed`, `repeated`, `refused`, or `quarantined`, which asks the worker to
-    see to that. refusal: why, where nothing was given. records: number of keys handed out.
+    outcome: `enrolled`, `invited`, `revoked`, `approved`, `denied`, `pending`, `released`, `listed`, `repeated`,
+    `refused`, or `quarantined`, which asks the worker to see to that. refusal: why, where nothing was given.
+    records: number of keys handed out. event: what subscribers are told.
     """
 
     outcome: str
     reply: Reply
     refusal: PermanentError | None = None
     records: int = 0
+    event: Event | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +68,7 @@ class Desk:
 
     database: Database
     registry: Registry
+    ledger: Ledger
     follower: RecoveryLogFollower
     writer: LogWriter
     escrow_log: EscrowLog
@@ -73,13 +96,13 @@ class Desk:
                 error.message, hint="restore the database from a backup, and find out who changed it"
             ) from None
 
-    async def verify_requester(
-        self, tx: Transaction, statement: Statement, asked: Request | ListingRequest
-    ) -> None:
-        """Check who signed a request, as `handler.verify_requester` does, or raise ProofInvalid as `admit` does."""
-        if asked.requester_kind is RequesterKind.PRINCIPAL:
-            await self.admit(tx, asked.requester)
-        verify_requester(statement, asked, self.registry)
+    async def verify_sender(
+        self, tx: Transaction, statement: Statement, authority: str, name: str, capacity: Capacity
+    ) -> str:
+        """Check who signed a statement, as `handler.verify_sender` does, or raise ProofInvalid as `admit` does."""
+        if capacity is Capacity.PRINCIPAL:
+            await self.admit(tx, name)
+        return verify_sender(statement, authority, name, capacity, self.registry)
 
     async def logged(self, tx: Transaction, leaf_index: int | None) -> tuple[Leaf, Receipt]:
         """Return an earlier leaf of the recovery log and its receipt; the transaction holds the log's lock.
@@ -89,8 +112,10 @@ class Desk:
         """
         if leaf_index is None or not 0 <= leaf_index < self.writer.size:
             raise ProofInvalid("the database names a leaf that the recovery log does not have")
-        receipts = await self.writer.receipts(tx, [leaf_index], self.writer.size, self.writer.checkpoint_note)
-        return parse_leaf(receipts[leaf_index].leaf), receipts[leaf_index]
+        # Nothing was appended yet: the head is committed, and its checkpoint may be given to anybody.
+        published = await self.writer.published()
+        proofs = await self.writer.leaf_proofs(tx, [leaf_index], published.size)
+        return parse_leaf(proofs[leaf_index].leaf), published.receipt_of(proofs[leaf_index])
 
     async def consistency(self, tx: Transaction, hints: Hints, size: int) -> Consistency | None:
         """Return the proof that the log of `size` leaves continues the one that the sender knows of."""
@@ -118,9 +143,9 @@ class Desk:
         """Say, signed, why a message was not accepted; the same arguments always give the same bytes."""
         return rejection(
             error,
-            authority=self.registry.roster.body.authority,
+            roster=self.registry.roster,
             request=submission.id,
-            digest=submission.digest,
+            received=submission.envelope,
             now=now,
             key=self.reply_key,
         )

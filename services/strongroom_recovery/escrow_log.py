@@ -3,13 +3,13 @@
 import asyncio
 from pathlib import Path
 
-from strongroom.checkpoint_file import CheckpointFile
+from strongroom.checkpoint_file import CheckpointFile, working_origin
 from strongroom.crypto import tlog
 from strongroom.crypto.notes import Checkpoint, verify_checkpoint
 from strongroom.database import Transaction
 from strongroom.errors import LogForked, ProofInvalid, StateCorrupt
 from strongroom.log_writer import RESTORED_HINT
-from strongroom.messages import LogKey
+from strongroom.mandates import LogKey
 from strongroom_recovery import store
 
 
@@ -30,7 +30,7 @@ class EscrowLog:
         self._known = kept[0] if kept else None
 
     async def head(self, tx: Transaction) -> Checkpoint:
-        """Return the log's newest checkpoint; it continues every one seen before and is on disk on return.
+        """Return the log's newest working checkpoint; it continues all seen before and is on disk on return.
 
         Raises:
             ProofInvalid: there is none, and none was seen before.
@@ -43,7 +43,7 @@ class EscrowLog:
             if self._known is not None:
                 raise _forked(f"the checkpoints are gone; {self._known.size} leaves were seen before")
             raise ProofInvalid("the escrow log has no checkpoint")
-        head = verify_checkpoint(note, self._log.origin, self._log.public_key)
+        head = verify_checkpoint(note, working_origin(self._log.origin), self._log.public_key)
         if head == self._known:
             return head
         if self._known is not None:

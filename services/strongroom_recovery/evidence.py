@@ -1,11 +1,15 @@
 """Reading stored records back, one escrow statement in memory at a time, each verified before it counts."""
 
 from collections.abc import AsyncIterator, Iterable
+from typing import Final
 
 from strongroom.database import Transaction
+from strongroom.logs import get_logger
 from strongroom_recovery import store
 from strongroom_recovery.desk import Desk
 from strongroom_recovery.records import IndexEntry, StoredRecord, verify
+
+_HINT: Final = "compare the workers' clocks, and find out whether the escrow worker's database was set back"
 
 
 async def verified_records(
@@ -25,5 +29,10 @@ async def verified_records(
     head = await desk.escrow_log.head(tx)
     for statement_id, wanted in by_statement.items():
         statement = verify(await store.escrow_statement(tx, statement_id, head), head, desk.registry)
+        if not statement.in_force:
+            # The escrow worker was shown an old state of the recovery log, or one of two clocks is wrong.
+            get_logger().error(
+                "escrow by a key that was not in force", message_id=statement_id, principal=principal, hint=_HINT
+            )
         for entry in wanted:
             yield entry, statement.record(entry)

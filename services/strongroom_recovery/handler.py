@@ -1,35 +1,25 @@
-"""What becomes of an enrolment, a request or a listing request: who sent it, and may they. Pure.
+"""What a message of the recovery queue is, who sent it, and may they. Pure.
 
 State and time are arguments. Every refusal is a PermanentError whose message names the field and the limit.
+What the policy says of a request is in `policy`.
 """
 
-import hashlib
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from strongroom.crypto.sealing import seal
 from strongroom.crypto.signing import key_id
 from strongroom.errors import (
-    ApprovalRequired,
     Denied,
     InvitationInvalid,
-    KeyUnknown,
     MalformedStatement,
     OfficerUnknown,
     PermanentError,
     by_code,
 )
-from strongroom.leaves import EnrolmentLeaf, RefusalLeaf, ReleaseLeaf, RequestLeaf
-from strongroom.limits import APPROVED_REQUEST_LIFE_SECONDS_MAX, REQUEST_LIFE_SECONDS_MAX
-from strongroom.messages import (
-    Enrolment,
-    ListingRequest,
-    Policy,
-    Request,
-    RequesterKind,
-    Role,
-    parse_body,
-)
+from strongroom.fields import Capacity, parse_body
+from strongroom.limits import REQUEST_LIFE_SECONDS_MAX
+from strongroom.mandates import Approval, Denial, Enrolment, Invitation, Revocation, Role
+from strongroom.messages import DocketRequest, ListingRequest, Request
 from strongroom.registry import Registry
 from strongroom.roster import (
     JudgedEnrolment,
@@ -42,14 +32,21 @@ from strongroom.roster import (
 )
 from strongroom.statements import Statement, parse_envelope
 
-Asked: TypeAlias = Enrolment | Request | ListingRequest
+Asked: TypeAlias = (
+    Enrolment | Invitation | Revocation | Request | Approval | Denial | ListingRequest | DocketRequest
+)
 
-_MODELS: Final[dict[str, type[Asked]]] = {model.TYPE: model for model in (Enrolment, Request, ListingRequest)}
 _KINDS: Final[dict[type[Asked], str]] = {
     Enrolment: "enrolment",
+    Invitation: "invitation",
+    Revocation: "revocation",
     Request: "request",
+    Approval: "approval",
+    Denial: "denial",
     ListingRequest: "listing-request",
+    DocketRequest: "docket-request",
 }
+_MODELS: Final[dict[str, type[Asked]]] = {model.TYPE: model for model in _KINDS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,23 +75,43 @@ class Submission:
         """What is asked for, in one word for people."""
         return _KINDS[type(self.asked)]
 
+    @property
+    def sender(self) -> str | None:
+        """Who says to have sent it; None for an invitation, which may have several signers."""
+        match self.asked:
+            case Request() | ListingRequest() | DocketRequest():
+                return self.asked.requester
+            case Approval() | Revocation():
+                return self.asked.officer
+            case Denial():
+                return self.asked.denier
+            case Enrolment():
+                return self.asked.principal
+            case Invitation():
+                return None
+
+    @property
+    def principal(self) -> str | None:
+        """Whose keys or standing it is about, as far as it says."""
+        return None if isinstance(self.asked, Approval | Denial) else self.asked.principal
+
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """One message that could not be read, and why; `digest` is as SPEC 6.2 has it."""
+    """One message that could not be read: its body as it came, and why."""
 
-    digest: bytes
+    envelope: bytes
     refusal: PermanentError
     id: None = None
+    sender: None = None
+    principal: None = None
     kind: str = "unreadable"
 
 
 def read(envelope: bytes) -> Submission | Unreadable:
     """Read the body of a message; never raises, whatever it is."""
-    digest = hashlib.sha256(envelope).digest()
     try:
         statement = parse_envelope(envelope)
-        digest = statement.digest
         model = _MODELS.get(statement.type)
         if model is None:
             raise MalformedStatement(
@@ -102,7 +119,7 @@ def read(envelope: bytes) -> Submission | Unreadable:
             )
         return Submission(envelope, statement, parse_body(statement, model))
     except PermanentError as error:
-        return Unreadable(digest, error)
+        return Unreadable(envelope, error)
 
 
 # ---- enrolment -------------------------------------------------------------------------------------
@@ -120,66 +137,48 @@ def check_enrolment(statement: Statement, registry: Registry, now: int) -> Judge
     check_issued(judged.enrolment.issued_at, now)
     check_issued(invitation.issued_at, now)
     check_unexpired(invitation.expires_at, now)
-    if registry.is_used(invitation.id):
+    principal = judged.enrolment.principal
+    if registry.uses(invitation.id) >= invitation.uses:
         raise InvitationInvalid(
-            f"invitation: {invitation.id} was used before", hint="ask an officer for a new invitation"
+            f"invitation: {invitation.id} was used before, {invitation.uses} times at most",
+            hint="ask an officer for a new invitation",
         )
-    if not invitation.replaces and registry.is_enrolled(invitation.principal):
+    if not invitation.replaces and registry.is_enrolled(principal):
         raise InvitationInvalid(
-            f"principal: {invitation.principal} is enrolled, and the invitation does not replace its key",
+            f"principal: {principal} is enrolled, and the invitation does not replace its key",
             hint="ask the officers for an invitation that replaces the key",
         )
+    revoked_at = registry.revoked_at(principal)
+    if revoked_at is not None and invitation.issued_at <= revoked_at:
+        raise InvitationInvalid(
+            f"invitation: {principal} was revoked after it was issued", hint="ask the officers for a new invitation"
+        )
+    if registry.has_had(principal, judged.key_id):
+        raise InvitationInvalid(f"signing_key: was enrolled for {principal} before", hint="make a new home")
     return judged
 
 
 # ---- who asks --------------------------------------------------------------------------------------
 
 
-def verify_requester(statement: Statement, asked: Request | ListingRequest, registry: Registry) -> None:
-    """Check that the requester the body names signed it, as a principal or as an officer of the roster.
+def verify_sender(statement: Statement, authority: str, name: str, capacity: Capacity, registry: Registry) -> str:
+    """Check that `name` signed a statement, as a principal or as an officer of the roster; return the key's id.
 
-    The requester's enrolment must have been admitted to the registry. What an officer may do is not looked
-    at here. Raises WrongAuthority, PrincipalUnknown, PrincipalRevoked, OfficerUnknown, SignatureInvalid.
+    The enrolment of a principal must have been admitted to the registry. What an officer may do is not looked at
+    here. Raises WrongAuthority, PrincipalUnknown, PrincipalRevoked, OfficerUnknown, SignatureInvalid.
     """
     roster = registry.roster
-    check_authority(asked.authority, roster)
-    match asked.requester_kind:
-        case RequesterKind.PRINCIPAL:
-            registry.verify(statement, asked.requester)
-        case RequesterKind.OFFICER:
-            officer = roster.officer(asked.requester)
-            statement.verify_signature(officer.public_key, key_id(officer.public_key))
+    check_authority(authority, roster)
+    match capacity:
+        case Capacity.PRINCIPAL:
+            return registry.verify(statement, name)
+        case Capacity.OFFICER:
+            signer = key_id(roster.officer(name).public_key)
+            statement.verify_signature(roster.officer(name).public_key, signer)
+            return signer
 
 
-# ---- what they may -----------------------------------------------------------------------------------
-
-
-def approvals_needed(request: Request, policy: Policy) -> int:
-    """Return how many approvals the policy asks for (SPEC 2.3). Raises Denied where none would help."""
-    match request.requester_kind:
-        case RequesterKind.OFFICER:
-            return policy.officer_recovery_approvals
-        case RequesterKind.PRINCIPAL:
-            _require_own(request)
-            return policy.self_recovery_approvals
-
-
-def check_request(request: Request, roster: Roster, now: int) -> None:
-    """Decide whether a request of a verified requester may be answered with keys now (SPEC 5.1, 5.2).
-
-    Raises Denied, OfficerUnknown for an officer without the role `recover`, Expired, LimitExceeded for too long a
-    life, MalformedStatement for a recipient key that nothing can be sealed to, ApprovalRequired.
-    """
-    if request.requester_kind is RequesterKind.OFFICER:
-        roster.officer(request.requester, Role.RECOVER)
-    needed = approvals_needed(request, roster.body.policy)
-    check_issued(request.issued_at, now)
-    life_seconds_max = APPROVED_REQUEST_LIFE_SECONDS_MAX if needed else REQUEST_LIFE_SECONDS_MAX
-    check_life(request.issued_at, request.expires_at, life_seconds_max)
-    check_unexpired(request.expires_at, now)
-    _check_recipient(request)
-    if needed:
-        raise ApprovalRequired(f"approvals: policy asks for {needed}, there are 0")
+# ---- what they may look at ---------------------------------------------------------------------------
 
 
 def check_listing(asked: ListingRequest, roster: Roster, now: int) -> None:
@@ -188,75 +187,29 @@ def check_listing(asked: ListingRequest, roster: Roster, now: int) -> None:
     Raises Denied, OfficerUnknown for an officer with neither role `audit` nor `recover`, Expired, LimitExceeded for
     too long a life.
     """
-    match asked.requester_kind:
-        case RequesterKind.PRINCIPAL:
-            _require_own(asked)
-        case RequesterKind.OFFICER:
-            if not {Role.AUDIT, Role.RECOVER} & set(roster.officer(asked.requester).roles):
-                raise OfficerUnknown(f"officer {asked.requester}: has neither role 'audit' nor role 'recover'")
+    if asked.requester_kind is Capacity.OFFICER:
+        if not {Role.AUDIT, Role.RECOVER} & set(roster.officer(asked.requester).roles):
+            raise OfficerUnknown(f"officer {asked.requester}: has neither role 'audit' nor role 'recover'")
+    elif asked.principal != asked.requester:
+        raise Denied(f"principal: {asked.requester} may ask for its own records only, not for {asked.principal}'s")
+    _check_short_life(asked, now)
+
+
+def check_docket(asked: DocketRequest, now: int) -> None:
+    """Decide whether a docket request of a verified requester may be answered (SPEC 5.8).
+
+    Every officer may see all of it, a principal what concerns its own records. Raises Denied, Expired,
+    LimitExceeded for too long a life.
+    """
+    if asked.requester_kind is Capacity.PRINCIPAL and asked.principal != asked.requester:
+        raise Denied(f"principal: {asked.requester} may ask about its own records only")
+    _check_short_life(asked, now)
+
+
+def _check_short_life(asked: ListingRequest | DocketRequest, now: int) -> None:
     check_issued(asked.issued_at, now)
     check_life(asked.issued_at, asked.expires_at, REQUEST_LIFE_SECONDS_MAX)
     check_unexpired(asked.expires_at, now)
-
-
-def _require_own(asked: Request | ListingRequest) -> None:
-    if asked.principal != asked.requester:
-        raise Denied(f"principal: {asked.requester} may ask for its own records only, not for {asked.principal}'s")
-
-
-def _check_recipient(request: Request) -> None:
-    try:
-        seal(request.recipient_suite, request.recipient_key, b"", b"")
-    except KeyUnknown:
-        raise MalformedStatement(
-            f"recipient_key: is not a public key of suite {request.recipient_suite.value}"
-        ) from None
-
-
-# ---- what goes on the record ---------------------------------------------------------------------------
-
-
-def enrolment_leaf(judged: JudgedEnrolment, now: int) -> bytes:
-    """Return the leaf after which the enrolled key speaks for its principal (SPEC 7.2)."""
-    return EnrolmentLeaf(
-        time=now,
-        id=judged.enrolment.id,
-        digest=judged.statement.digest.hex(),
-        principal=judged.enrolment.principal,
-        key=judged.key_id,
-        invitation=judged.invitation.id,
-    ).to_bytes()
-
-
-def request_leaf(request: Request, digest: bytes, now: int) -> bytes:
-    """Return the leaf that says who asked for whose keys (SPEC 7.2)."""
-    return RequestLeaf(
-        time=now,
-        id=request.id,
-        digest=digest.hex(),
-        requester=request.requester,
-        requester_kind=request.requester_kind,
-        principal=request.principal,
-    ).to_bytes()
-
-
-def release_leaf(request: Request, digest: bytes, release: Statement, records: list[str], now: int) -> bytes:
-    """Return the leaf that says which keys a request was answered with (SPEC 7.2)."""
-    return ReleaseLeaf(
-        time=now, id=request.id, digest=digest.hex(), release=release.digest.hex(), records=records
-    ).to_bytes()
-
-
-def refusal_leaf(request: Request, digest: bytes, code: str, now: int) -> bytes:
-    """Return the leaf that says that a request was refused, and by what code (SPEC 7.2)."""
-    return RefusalLeaf(
-        time=now,
-        id=request.id,
-        digest=digest.hex(),
-        requester=request.requester,
-        requester_kind=request.requester_kind,
-        code=code,
-    ).to_bytes()
 
 
 def refusal_again(code: str) -> PermanentError:

@@ -1,18 +1,30 @@
 """Listings: a page of a principal's records, each verified again, cut to what a statement may hold (SPEC 5.4)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from strongroom.database import Transaction
 from strongroom.errors import PermanentError
-from strongroom.limits import BODY_BYTES_MAX, LISTING_RECORDS_MAX
-from strongroom.messages import ListedRecord, Listing, ListingRequest, RecordState
+from strongroom.fields import Capacity, parse_body
+from strongroom.limits import BODY_BYTES_MAX, CLOCK_SKEW_SECONDS, LISTING_PENDING_MAX, LISTING_RECORDS_MAX
+from strongroom.messages import (
+    Disclosure,
+    ListedRecord,
+    Listing,
+    ListingRequest,
+    PendingRequest,
+    RecordState,
+    Request,
+)
 from strongroom.statements import Statement, canonical_json
 from strongroom_recovery import store
+from strongroom_recovery.cases import requests_of
 from strongroom_recovery.desk import Answer, Desk, Hints
 from strongroom_recovery.evidence import verified_records
 from strongroom_recovery.handler import Submission, check_listing
-from strongroom_recovery.records import IndexEntry, StoredRecord
+from strongroom_recovery.ledger import Case
+from strongroom_recovery.policy import delay_seconds
+from strongroom_recovery.records import StoredRecord
 from strongroom_recovery.release import description
 
 _COMMA_BYTES: Final = 1
@@ -26,38 +38,93 @@ async def list_records(desk: Desk, submission: Submission, asked: ListingRequest
     async with desk.database.reading() as tx:
         await desk.follower.advance(tx)
         roster = desk.registry.current_roster(now)
-        await desk.verify_requester(tx, submission.statement, asked)
+        await desk.verify_sender(tx, submission.statement, asked.authority, asked.requester, asked.requester_kind)
         try:
             check_listing(asked, roster, now)
-            page = await _page(desk, tx, asked, submission.digest)
+            page = await _page(desk, tx, asked, submission.digest, now)
         except PermanentError as error:
             return Answer("refused", desk.reply(hints, desk.rejection(submission, error, now)), error)
     statement = Statement.sign(Listing.TYPE, page.to_bytes(), desk.reply_key)
     return Answer("listed", desk.reply(hints, statement))
 
 
-async def _page(desk: Desk, tx: Transaction, asked: ListingRequest, digest: bytes) -> Listing:
+async def _page(desk: Desk, tx: Transaction, asked: ListingRequest, digest: bytes, now: int) -> Listing:
     entries = await store.records_page(tx, asked.principal, asked.after, LISTING_RECORDS_MAX + 1)
     is_last = len(entries) <= LISTING_RECORDS_MAX
-    stored = verified_records(desk, tx, asked.principal, entries[:LISTING_RECORDS_MAX])
-    records = [listed(record, entry) async for entry, record in stored]
-    records.sort(key=lambda record: record.id)
-    return build(asked, digest, records, is_last=is_last)
+    stored = [each async for _, each in verified_records(desk, tx, asked.principal, entries[:LISTING_RECORDS_MAX])]
+    stored.sort(key=lambda each: each.record.id)
+    by_record = {each.record.id: desk.ledger.disclosure(each.record.id) for each in stored}
+    waiting = await _waiting(desk, tx, asked, now)
+    reasons = await _reasons(tx, [*(case for case in by_record.values() if case), *waiting])
+    records = [listed(each, by_record[each.record.id], reasons) for each in stored]
+    pending = [_pending(desk, case, reasons) for case in waiting]
+    version = desk.registry.roster.body.version
+    return build(asked, digest, records, pending, roster_version=version, is_last=is_last)
 
 
-def listed(stored: StoredRecord, entry: IndexEntry) -> ListedRecord:
-    """Return what a listing says of a verified record; whether it was disclosed is the index's word."""
+async def _waiting(desk: Desk, tx: Transaction, asked: ListingRequest, now: int) -> list[Case]:
+    """Return who else waits for this principal's keys, newest first; on the first page only."""
+    if asked.after is not None:
+        return []
+    own = Capacity.PRINCIPAL, asked.principal
+    others = (case for case in desk.ledger.cases(waiting=True, principal=asked.principal) if case.who != own)
+    newest = [case for case, _ in zip(others, range(LISTING_PENDING_MAX), strict=False)]
+    stored = await requests_of(tx, newest)
+    return [
+        case
+        for case in newest
+        if case.id not in stored or parse_body(stored[case.id], Request).expires_at >= now - CLOCK_SKEW_SECONDS
+    ]
+
+
+async def _reasons(tx: Transaction, cases: Sequence[Case]) -> dict[str, str]:
+    """Return the reasons that were signed with these requests, by request id, as far as they are stored."""
+    stored = await requests_of(tx, {case.id: case for case in cases}.values())
+    return {id_: parse_body(statement, Request).reason for id_, statement in stored.items()}
+
+
+def listed(stored: StoredRecord, disclosed: Case | None, reasons: Mapping[str, str]) -> ListedRecord:
+    """Return what a listing says of a verified record; who was given it is the log's word."""
     return ListedRecord(
         **description(stored.record),
         issued_at=stored.issued_at,
         stored_at=stored.stored_at,
         statement=stored.statement_id,
-        state=RecordState.DISCLOSED if entry.disclosed else RecordState.STORED,
+        state=RecordState.STORED if disclosed is None else RecordState.DISCLOSED,
+        disclosure=None if disclosed is None else _disclosure(disclosed, reasons),
+    )
+
+
+def _disclosure(case: Case, reasons: Mapping[str, str]) -> Disclosure:
+    return Disclosure(
+        request=case.id,
+        requester=case.requester,
+        requester_kind=case.capacity,
+        released_at=case.outcome.time if case.outcome else case.asked_at,
+        reason=reasons.get(case.id),
+    )
+
+
+def _pending(desk: Desk, case: Case, reasons: Mapping[str, str]) -> PendingRequest:
+    return PendingRequest(
+        request=case.id,
+        digest=case.digest.hex(),
+        requester=case.requester,
+        requester_kind=case.capacity,
+        asked_at=case.asked_at,
+        not_before=case.asked_at + delay_seconds(case.capacity, desk.registry.roster.body.policy),
+        reason=reasons.get(case.id),
     )
 
 
 def build(
-    asked: ListingRequest, request_digest: bytes, records: Sequence[ListedRecord], *, is_last: bool
+    asked: ListingRequest,
+    request_digest: bytes,
+    records: Sequence[ListedRecord],
+    pending: Sequence[PendingRequest],
+    *,
+    roster_version: int,
+    is_last: bool,
 ) -> Listing:
     """Return the body of the listing that answers a request with these records, or the first of them that fit.
 
@@ -67,8 +134,10 @@ def build(
         authority=asked.authority,
         request=asked.id,
         request_digest=request_digest.hex(),
+        roster_version=roster_version,
         principal=asked.principal,
         records=[],
+        pending=list(pending),
         next=asked.id,  # as long as any id, so that the size is not underestimated
     )
     room = BODY_BYTES_MAX - len(page.to_bytes())

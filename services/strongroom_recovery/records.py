@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from strongroom.crypto.notes import Checkpoint
 from strongroom.crypto.tlog import Node, inclusion_nodes, inclusion_proof, leaf_hash, verify_inclusion
 from strongroom.errors import PermanentError, ProofInvalid, StateCorrupt
+from strongroom.fields import parse_body
 from strongroom.leaves import EscrowLeaf, parse_leaf
-from strongroom.messages import Escrow, Record, parse_body
+from strongroom.messages import Escrow, Record
 from strongroom.registry import Registry
 from strongroom.roster import check_authority
 from strongroom.statements import parse_envelope
@@ -19,7 +20,7 @@ from strongroom.statements import parse_envelope
 
 @dataclass(frozen=True, slots=True)
 class IndexEntry:
-    """What the database's index says of a record. Nothing in it is believed; `disclosed` was it released before."""
+    """What the database's index says of a record. Nothing in it is believed."""
 
     id: str
     statement_id: str
@@ -27,7 +28,6 @@ class IndexEntry:
     name: str
     issued_at: int
     kid: str
-    disclosed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,8 @@ class StoredStatement:
 class StoredRecord:
     """A record out of a verified escrow statement, with what that statement says of all its records.
 
-    issued_at: as its owner signed it. stored_at: the time of the statement's leaf. Both in seconds.
+    issued_at: as its owner signed it. stored_at: the time of the statement's leaf. Both in seconds. in_force:
+    whether the key that signed spoke for the principal at that time (SPEC 2.10).
     """
 
     authority: str
@@ -59,12 +60,13 @@ class StoredRecord:
     statement_id: str
     issued_at: int
     stored_at: int
+    in_force: bool
     record: Record
 
     @property
-    def rank(self) -> tuple[int, str]:
-        """The greater, the newer among the records of a name (SPEC 4.4)."""
-        return self.issued_at, self.record.id
+    def rank(self) -> tuple[bool, int, str]:
+        """The greater, the newer among the records of a name (SPEC 2.10, 4.4)."""
+        return self.in_force, self.issued_at, self.record.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class VerifiedStatement:
 
     escrow: Escrow
     stored_at: int
+    in_force: bool
 
     def record(self, entry: IndexEntry) -> StoredRecord:
         """Return the record that an index entry points at. Raises ProofInvalid where the entry says otherwise."""
@@ -88,6 +91,7 @@ class VerifiedStatement:
                     statement_id=escrow.id,
                     issued_at=escrow.issued_at,
                     stored_at=self.stored_at,
+                    in_force=self.in_force,
                     record=record,
                 )
         raise ProofInvalid(f"record {entry.id}: the database's index contradicts the signed escrow statement")
@@ -123,15 +127,13 @@ def _verify(stored: StoredStatement, head: Checkpoint, registry: Registry) -> Ve
     check_authority(escrow.authority, registry.roster)
     if (escrow.id, escrow.principal, statement.digest) != (stored.id, stored.principal, stored.digest):
         raise ProofInvalid("id, principal or digest of the row differ from the statement")
-    signer = registry.verify_former(statement, escrow.principal)
     if stored.leaf is None:
         raise ProofInvalid(f"the escrow log has no leaf {stored.leaf_index}")
     proof = inclusion_proof(stored.leaf_index, head.size, stored.nodes)
     verify_inclusion(leaf_hash(stored.leaf), stored.leaf_index, head.size, proof, head.root)
     leaf = parse_leaf(stored.leaf)
-    expected = EscrowLeaf(
-        time=leaf.time, id=escrow.id, digest=statement.digest.hex(), principal=escrow.principal, key=signer
-    )
-    if leaf != expected:
+    named = (escrow.id, statement.digest.hex(), escrow.principal)
+    if not isinstance(leaf, EscrowLeaf) or (leaf.id, leaf.digest, leaf.principal) != named:
         raise ProofInvalid(f"leaf {stored.leaf_index} of the escrow log is about something else")
-    return VerifiedStatement(escrow, leaf.time)
+    in_force = registry.verify_former(statement, escrow.principal, leaf.key, leaf.time)
+    return VerifiedStatement(escrow, leaf.time, in_force)

@@ -22,6 +22,7 @@ def build(
     *,
     history: Sequence[HistoryEntry],
     keyring: Keyring,
+    roster_version: int,
     now: int,
 ) -> Release:
     """Return the body of the release that answers a request with these records (SPEC 5.3).
@@ -34,6 +35,7 @@ def build(
         authority=request.authority,
         request=request.id,
         request_digest=request_digest.hex(),
+        roster_version=roster_version,
         released_at=now,
         records=[_released(stored, request, request_digest, keyring) for stored in records],
         history=list(history),

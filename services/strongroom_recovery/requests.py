@@ -1,83 +1,210 @@
-"""Requests for keys: decided, put on the record together with their answer, and only then answered (SPEC 5.2)."""
+"""Requests for keys: decided, put on the record, and only then answered (SPEC 5.2)."""
 
 import asyncio
 from dataclasses import dataclass
+from typing import Final
 
 from strongroom.database import Transaction
-from strongroom.errors import LimitExceeded, NotFound, PermanentError, ProofInvalid, StatementConflict
-from strongroom.leaves import RefusalLeaf, ReleaseLeaf
-from strongroom.limits import BODY_BYTES_MAX
-from strongroom.log_writer import Appended
-from strongroom.messages import HistoryEntry, Release, Request
-from strongroom.statements import Statement, parse_envelope
-from strongroom_recovery import release, store
-from strongroom_recovery.desk import Answer, Desk, Hints
-from strongroom_recovery.evidence import verified_records
-from strongroom_recovery.handler import (
-    Submission,
-    check_request,
-    refusal_again,
-    refusal_leaf,
-    release_leaf,
-    request_leaf,
+from strongroom.errors import (
+    ApprovalRequired,
+    LimitExceeded,
+    NotFound,
+    PermanentError,
+    RateLimited,
+    StatementConflict,
 )
-from strongroom_recovery.records import StoredRecord
+from strongroom.leaves import RefusalLeaf, ReleaseLeaf, RequestLeaf
+from strongroom.limits import BODY_BYTES_MAX
+from strongroom.logs import get_logger
+from strongroom.messages import HistoryEntry, Release, Request, RequestState
+from strongroom.receipts import Receipt
+from strongroom.statements import Statement, parse_envelope
+from strongroom_recovery import policy, release, store
+from strongroom_recovery.cases import approvals_of
+from strongroom_recovery.desk import Answer, Desk, Event, Hints
+from strongroom_recovery.evidence import verified_records
+from strongroom_recovery.handler import Submission, refusal_again
+from strongroom_recovery.ledger import Case
+from strongroom_recovery.records import IndexEntry, StoredRecord
+
+# These decide nothing: the request waits, and is looked at again when it comes again.
+_UNDECIDED: Final = (ApprovalRequired, RateLimited)
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A signed release, and the ids of the records in it."""
+    """A signed release, the ids of the records in it, and the digests of the approvals that counted."""
 
     statement: Statement
     records: list[str]
+    approvals: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request whose signer was verified, with its digest (32 bytes) and the signer's key id; and its leaves."""
+
+    request: Request
+    digest: bytes
+    signer: str
+
+    def case(self, now: int, index: int) -> Case:
+        """Return it as a case that is new on the record, at this index of the log."""
+        return Case(
+            id=self.request.id,
+            digest=self.digest,
+            requester=self.request.requester,
+            capacity=self.request.requester_kind,
+            key_id=self.signer,
+            principal=self.request.principal,
+            asked_at=now,
+            index=index,
+        )
+
+    def leaf(self, now: int) -> bytes:
+        """Return the leaf that says who asked for whose keys (SPEC 7.2)."""
+        return RequestLeaf(
+            time=now,
+            id=self.request.id,
+            digest=self.digest.hex(),
+            requester=self.request.requester,
+            requester_kind=self.request.requester_kind,
+            key=self.signer,
+            principal=self.request.principal,
+        ).to_bytes()
+
+    def release_leaf(self, granted: Granted, now: int) -> bytes:
+        """Return the leaf that says which keys it was answered with, and by whose approvals."""
+        return ReleaseLeaf(
+            time=now,
+            id=self.request.id,
+            digest=self.digest.hex(),
+            release=granted.statement.digest.hex(),
+            approvals=granted.approvals,
+            records=granted.records,
+        ).to_bytes()
+
+    def refusal_leaf(self, code: str, now: int) -> bytes:
+        """Return the leaf that says that it was refused, and by what code."""
+        return RefusalLeaf(
+            time=now,
+            id=self.request.id,
+            digest=self.digest.hex(),
+            requester=self.request.requester,
+            requester_kind=self.request.requester_kind,
+            code=code,
+        ).to_bytes()
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What a request leads to: keys or an error, and the leaves that say so; `is_new`: it is to be stored."""
+
+    decision: Granted | PermanentError
+    leaves: list[bytes]
+    is_new: bool = False
 
 
 async def recover(desk: Desk, submission: Submission, request: Request, hints: Hints, now: int) -> Answer:
-    """Answer a request with keys or with a refusal; either is committed on return.
+    """Answer a request with keys, with a refusal, or with what it waits for; all of it is committed on return.
 
     Raises PermanentError when the requester cannot be verified, or when what is stored of an earlier answer
     contradicts the log; and as `Desk.begin`, with nothing stored.
     """
-    digest = submission.digest
+    receipt: Receipt | None = None
     async with desk.database.transaction() as tx:
         await desk.begin(tx, now)
-        await desk.verify_requester(tx, submission.statement, request)
-        answered = await store.answered(tx, request.id)
-        if answered is not None and answered.digest == digest:
-            return await _repeat(desk, tx, submission, answered, hints)
-        if answered is not None:
-            # The row of this id belongs to the other request; this one is on the record by its leaf alone.
-            decision: Granted | PermanentError = StatementConflict(f"id: {request.id} is taken by another request")
-            leaves = [_outcome_leaf(request, digest, decision, now)]
-        else:
-            decision = await _decide(desk, tx, request, digest, now)
-            leaves = [request_leaf(request, digest, now), _outcome_leaf(request, digest, decision, now)]
-        appended = await desk.writer.append(tx, leaves)
-        if answered is None:
-            await _store(tx, submission, request, decision, appended, now=now)
+        signer = await desk.verify_sender(
+            tx, submission.statement, request.authority, request.requester, request.requester_kind
+        )
+        known = desk.ledger.case(request.id)
+        if known is not None and known.digest == submission.digest and known.outcome is not None:
+            repeated = await _repeat(desk, tx, submission, known, hints)
+            if repeated is not None:
+                return repeated
+        ruling = await _rule(desk, tx, Asked(request, submission.digest, signer), now)
+        appended = await desk.writer.append(tx, ruling.leaves)
+        if ruling.is_new:
+            await store.insert_request(
+                tx, request, submission.digest, submission.envelope, leaf_index=appended.first_index, now=now
+            )
+        if known is not None and not ruling.leaves and isinstance(ruling.decision, _UNDECIDED):
+            _, receipt = await desk.logged(tx, known.index)
         proof = await desk.consistency(tx, hints, appended.size)
     # COMMIT has succeeded: who asked, and what they were given or refused, is on the record.
-    await desk.writer.committed(appended)
-    receipt = appended.receipt(appended.size - 1)
+    index = appended.size - 1
+    if ruling.leaves:
+        published = await desk.writer.committed(appended)
+        receipt = published.receipt(index)
+    decision = ruling.decision
     if isinstance(decision, Granted):
-        return Answer(
-            "released", desk.reply(hints, decision.statement, receipt, proof), records=len(decision.records)
-        )
-    told = desk.rejection(submission, decision, now)
-    return Answer("refused", desk.reply(hints, told, receipt, proof), decision)
+        # Kept only now: whoever owns the database and undoes the COMMIT has nothing that opens to the requester.
+        async with desk.database.transaction() as tx:
+            await store.insert_release(tx, request.id, decision.statement.envelope(), leaf_index=index)
+        reply = desk.reply(hints, decision.statement, receipt, proof)
+        event = Event("release", now, request.principal, request.id, request.id, index)
+        return Answer("released", reply, records=len(decision.records), event=event)
+    reply = desk.reply(hints, desk.rejection(submission, decision, now), receipt, proof)
+    waits = isinstance(decision, _UNDECIDED) and (ruling.is_new or known is not None)
+    outcome, what = ("pending", "request") if waits else ("refused", "refusal")
+    told = Event(what, now, request.principal, request.id, request.id, index) if ruling.leaves else None
+    return Answer(outcome, reply, decision, event=told)
+
+
+async def _rule(desk: Desk, tx: Transaction, asked: Asked, now: int) -> Ruling:
+    """Decide a request that has no answer yet, or whose release was lost before it was handed out."""
+    request = asked.request
+    known = desk.ledger.case(request.id)
+    if known is not None and known.digest != asked.digest:
+        # That id is another request's: this one is on the record by its refusal alone.
+        conflict = StatementConflict(f"id: {request.id} is taken by another request")
+        return Ruling(conflict, [asked.refusal_leaf(conflict.code, now)])
+    case = known or asked.case(now, desk.writer.size)
+    if known is None:
+        try:
+            policy.check_request_rate(case.who, desk.ledger, desk.registry.roster.body.policy, now)
+        except RateLimited as error:
+            # A flood does not fill the log: of those that come too soon the first in an hour is on the record.
+            is_told = desk.ledger.was_limited(case.who, now)
+            return Ruling(error, [] if is_told else [asked.refusal_leaf(error.code, now)])
+    leaves = [] if known else [asked.leaf(now)]
+    decision = await _decide(desk, tx, request, case, now, is_waiting=known is not None)
+    if isinstance(decision, Granted):
+        leaves.append(asked.release_leaf(decision, now))
+    elif not isinstance(decision, _UNDECIDED) and case.outcome is None:
+        leaves.append(asked.refusal_leaf(decision.code, now))
+    return Ruling(decision, leaves, is_new=known is None)
 
 
 async def _decide(
-    desk: Desk, tx: Transaction, request: Request, digest: bytes, now: int
+    desk: Desk, tx: Transaction, request: Request, case: Case, now: int, *, is_waiting: bool
 ) -> Granted | PermanentError:
+    roster = desk.registry.roster
     try:
-        check_request(request, desk.registry.roster, now)
-        records, history = await _select(desk, tx, request)
+        policy.check_request(request, roster, now, is_waiting=is_waiting)
+        entries = await _entries(tx, request)
+        approvals = policy.agreed(await approvals_of(tx, case), case, roster, now)
+        policy.check_agreed(case, approvals, roster.body.policy, now)
+        policy.check_release_rate(
+            case.who, 1 if request.name else len(entries), desk.ledger, roster.body.policy, now
+        )
+        records, history = await _select(desk, tx, request, entries)
         # A key device takes its time, and the connection to the broker must stay alive meanwhile.
         body = await asyncio.to_thread(
-            release.build, request, digest, records, history=history, keyring=desk.keyring, now=now
+            release.build,
+            request,
+            case.digest,
+            records,
+            history=history,
+            keyring=desk.keyring,
+            roster_version=roster.body.version,
+            now=now,
         )
-        return Granted(_signed(desk, body), [record.id for record in body.records])
+        return Granted(
+            _signed(desk, body),
+            [record.id for record in body.records],
+            [each.statement.digest.hex() for each in approvals],
+        )
     except PermanentError as error:
         return error.with_traceback(None)
 
@@ -92,86 +219,69 @@ def _signed(desk: Desk, body: Release) -> Statement:
     return Statement.sign(Release.TYPE, data, desk.reply_key)
 
 
-async def _select(desk: Desk, tx: Transaction, request: Request) -> tuple[list[StoredRecord], list[HistoryEntry]]:
-    """Return the verified records to release, and the history of the name if one was asked for (SPEC 5.3)."""
+# ---- which records ---------------------------------------------------------------------------------------
+
+
+async def _entries(tx: Transaction, request: Request) -> list[IndexEntry]:
+    """Return what the index has of the records asked for. Raises NotFound."""
+    principal = request.principal
     if request.name is not None:
-        return await _select_newest(desk, tx, request.principal, request.name)
+        entries = await store.records_by_name(tx, principal, request.name)
+        if not entries:
+            raise NotFound(f"name: {principal} has no record named {request.name!r}")
+        return entries
     asked = request.records or []
-    entries = await store.records_by_id(tx, request.principal, asked)
-    missing = set(asked) - {entry.id for entry in entries}
-    if missing:
-        raise NotFound(f"records: {request.principal} has no record {min(missing)}")
-    found = {entry.id: stored async for entry, stored in verified_records(desk, tx, request.principal, entries)}
-    return [found[id_] for id_ in asked], []
+    entries = await store.records_by_id(tx, principal, asked)
+    if missing := set(asked) - {entry.id for entry in entries}:
+        raise NotFound(f"records: {principal} has no record {min(missing)}")
+    return entries
 
 
-async def _select_newest(
-    desk: Desk, tx: Transaction, principal: str, name: str
+async def _select(
+    desk: Desk, tx: Transaction, request: Request, entries: list[IndexEntry]
 ) -> tuple[list[StoredRecord], list[HistoryEntry]]:
-    entries = await store.records_by_name(tx, principal, name)
-    if not entries:
-        raise NotFound(f"name: {principal} has no record named {name!r}")
-    newest: StoredRecord | None = None
-    history: list[HistoryEntry] = []
-    async for _, stored in verified_records(desk, tx, principal, entries):
-        record = stored.record
-        history.append(HistoryEntry(id=record.id, issued_at=stored.issued_at, fingerprint=record.fingerprint))
-        # Which one is the newest is decided by what was signed, not by the order of rows.
-        newest = stored if newest is None or stored.rank > newest.rank else newest
-    history.sort(key=lambda entry: (entry.issued_at, entry.id), reverse=True)
-    return [newest] if newest else [], history
+    """Return the verified records to release, and the history of the name if one was asked for (SPEC 5.3)."""
+    found = [stored async for _, stored in verified_records(desk, tx, request.principal, entries)]
+    if request.name is None:
+        places = {id_: place for place, id_ in enumerate(request.records or [])}
+        return sorted(found, key=lambda stored: places[stored.record.id]), []
+    # Which one is the newest is decided by what was signed, not by the order of rows.
+    found.sort(key=lambda stored: stored.rank, reverse=True)
+    history = [
+        HistoryEntry(id=stored.record.id, issued_at=stored.issued_at, fingerprint=stored.record.fingerprint)
+        for stored in found
+    ]
+    return found[:1], history
 
 
-def _outcome_leaf(request: Request, digest: bytes, decision: Granted | PermanentError, now: int) -> bytes:
-    if isinstance(decision, Granted):
-        return release_leaf(request, digest, decision.statement, decision.records, now)
-    return refusal_leaf(request, digest, decision.code, now)
+# ---- a request that was answered before --------------------------------------------------------------------
 
 
-async def _store(
-    tx: Transaction,
-    submission: Submission,
-    request: Request,
-    decision: Granted | PermanentError,
-    appended: Appended,
-    *,
-    now: int,
-) -> None:
-    first, last = appended.first_index, appended.size - 1
-    await store.insert_request(tx, request, submission.digest, submission.envelope, leaf_index=first, now=now)
-    if isinstance(decision, Granted):
-        envelope = decision.statement.envelope()
-        await store.insert_release(tx, request.id, envelope, decision.records, leaf_index=last)
-    else:
-        await store.insert_refusal(tx, request.id, submission.digest, decision.code, leaf_index=last)
-
-
-async def _repeat(
-    desk: Desk, tx: Transaction, submission: Submission, answered: store.Answered, hints: Hints
-) -> Answer:
-    """Give the answer that was given before, with a receipt as of now; the log says what it was.
-
-    Raises ProofInvalid when the database says otherwise.
-    """
-    digest = submission.digest.hex()
-    leaf, receipt = await desk.logged(tx, answered.leaf_index)
+async def _repeat(desk: Desk, tx: Transaction, submission: Submission, case: Case, hints: Hints) -> Answer | None:
+    """Give the answer that was given before, with a receipt as of now; None for a release that was lost."""
+    outcome = case.outcome
+    if outcome is None:
+        return None
+    leaf, receipt = await desk.logged(tx, outcome.index)
     proof = await desk.consistency(tx, hints, desk.writer.size)
-    refused = (submission.id, digest, answered.code)
-    if isinstance(leaf, RefusalLeaf) and (leaf.id, leaf.digest, leaf.code) == refused:
-        refusal = refusal_again(leaf.code)
+    if outcome.state is not RequestState.RELEASED:
+        refusal = refusal_again(outcome.code or "")
         told = desk.rejection(submission, refusal, leaf.time)
         return Answer("repeated", desk.reply(hints, told, receipt, proof), refusal)
-    if isinstance(leaf, ReleaseLeaf) and (leaf.id, leaf.digest) == (submission.id, digest):
-        stored = _read_release(answered)
-        if stored is not None and stored.digest.hex() == leaf.release:
-            # Signed anew: the log vouches for the body, and the key may have changed since.
-            told = Statement.sign(Release.TYPE, stored.body, desk.reply_key)
-            return Answer("repeated", desk.reply(hints, told, receipt, proof), records=len(leaf.records))
-    raise ProofInvalid(f"request {submission.id}: the stored answer is not the one in the recovery log")
+    envelope = await store.release(tx, outcome.index)
+    stored = _read_release(envelope)
+    if stored is None or stored.digest != outcome.release:
+        if envelope is not None:
+            get_logger().error("stored statement lost", kind="release", request=case.id, index=outcome.index)
+        return None
+    # Signed anew: the log vouches for the body, and the key may have changed since.
+    told = Statement.sign(Release.TYPE, stored.body, desk.reply_key)
+    event = Event("release", outcome.time, case.principal, case.id, case.id, outcome.index)
+    return Answer("repeated", desk.reply(hints, told, receipt, proof), records=len(outcome.records), event=event)
 
 
-def _read_release(answered: store.Answered) -> Statement | None:
+def _read_release(envelope: bytes | None) -> Statement | None:
     try:
-        return parse_envelope(answered.release or b"")
+        return parse_envelope(envelope or b"")
     except PermanentError:
         return None

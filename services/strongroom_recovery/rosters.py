@@ -85,9 +85,7 @@ class RosterFile:
                     return False
             leaf = RosterLeaf(time=now, version=roster.body.version, digest=roster.digest.hex()).to_bytes()
             appended = await self._writer.append(tx, [leaf])
-            await store.insert_trust_statement(
-                tx, roster.statement, roster.statement.envelope(), id_=None, leaf_index=appended.first_index
-            )
+            await store.insert_trust_statement(tx, roster.statement, id_=None, leaf_index=appended.first_index)
         # COMMIT has succeeded: the log names the roster.
         await self._writer.committed(appended)
         return True

@@ -1,7 +1,6 @@
 """The recovery worker's SQL. What it reads is an index: nothing that comes back from here is believed."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from strongroom.crypto.notes import Checkpoint
@@ -9,6 +8,7 @@ from strongroom.crypto.tlog import Node
 from strongroom.database import Record, Transaction, load_queries
 from strongroom.errors import ProofInvalid
 from strongroom.limits import HISTORY_RECORDS_MAX
+from strongroom.mandates import Enrolment
 from strongroom.messages import Request
 from strongroom.statements import Statement
 from strongroom_recovery.records import IndexEntry, StoredStatement, nodes_wanted
@@ -16,46 +16,38 @@ from strongroom_recovery.records import IndexEntry, StoredStatement, nodes_wante
 _SQL = load_queries("recovery")
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """What a request id was answered with, as the database has it.
-
-    digest: of the request. release: the envelope of the release, for one that was answered with keys. code: of
-    the refusal otherwise. leaf_index: of the leaf of either in the recovery log. None is missing.
-    """
-
-    digest: bytes
-    release: bytes | None
-    code: str | None
-    leaf_index: int | None
+# ---- statements that the recovery log names ----------------------------------------------------------------
 
 
-# ---- enrolments and rosters --------------------------------------------------------------------------------
-
-
-async def trust_statement(tx: Transaction, id_: str, digest: bytes) -> tuple[bytes, int] | None:
+async def enrolment(tx: Transaction, id_: str, digest: bytes) -> tuple[bytes, int] | None:
     """Return digest and leaf index of the enrolment stored under this id, if there is one."""
-    row = await tx.fetch_row(_SQL["trust_statement"], UUID(id_), digest)
+    row = await tx.fetch_row(_SQL["enrolment"], UUID(id_), digest, Enrolment.TYPE)
     return None if row is None else (row["digest"], row["leaf_index"])
 
 
+async def trust_statements(tx: Transaction, leaf_indexes: Collection[int]) -> dict[int, bytes]:
+    """Return the envelopes of those of these leaves whose statement is stored, by index."""
+    rows = await tx.fetch(_SQL["trust_statements"], list(leaf_indexes)) if leaf_indexes else []
+    return {row["leaf_index"]: row["envelope"] for row in rows}
+
+
 async def insert_trust_statement(
-    tx: Transaction, statement: Statement, envelope: bytes, *, id_: str | None, leaf_index: int
+    tx: Transaction, statement: Statement, *, id_: str | None, leaf_index: int
 ) -> None:
-    """Write a roster (no id) or an enrolment, verbatim."""
+    """Write the statement that a leaf names, verbatim; a roster has no id."""
     uuid = UUID(id_) if id_ else None
-    await tx.execute(_SQL["insert_trust_statement"], statement.digest, uuid, statement.type, envelope, leaf_index)
+    await tx.execute(
+        _SQL["insert_trust_statement"], statement.digest, uuid, statement.type, statement.envelope(), leaf_index
+    )
 
 
 # ---- requests ----------------------------------------------------------------------------------------------
 
 
-async def answered(tx: Transaction, request_id: str) -> Answered | None:
-    """Return what this request id was answered with. Needs the recovery log's lock to stay true until COMMIT."""
-    row = await tx.fetch_row(_SQL["answer"], UUID(request_id))
-    if row is None or row["digest"] is None:
-        return None
-    return Answered(row["digest"], row["envelope"], row["code"], row["leaf_index"])
+async def requests(tx: Transaction, ids: Collection[str]) -> dict[str, bytes]:
+    """Return the envelopes of those of these requests that are stored, by id."""
+    rows = await tx.fetch(_SQL["requests"], [UUID(id_) for id_ in ids]) if ids else []
+    return {str(row["id"]): row["envelope"] for row in rows}
 
 
 async def insert_request(
@@ -75,17 +67,15 @@ async def insert_request(
     )
 
 
-async def insert_release(
-    tx: Transaction, request_id: str, envelope: bytes, record_ids: Sequence[str], *, leaf_index: int
-) -> None:
-    """Write the release that answers a request, verbatim, and mark its records as disclosed."""
-    records = [UUID(record_id) for record_id in record_ids]
-    await tx.execute(_SQL["insert_release"], UUID(request_id), envelope, leaf_index, records)
+async def release(tx: Transaction, leaf_index: int) -> bytes | None:
+    """Return the envelope of the release that a leaf names, if it is stored."""
+    envelope = await tx.fetch_value(_SQL["release"], leaf_index)
+    return envelope if isinstance(envelope, bytes) else None
 
 
-async def insert_refusal(tx: Transaction, request_id: str, digest: bytes, code: str, *, leaf_index: int) -> None:
-    """Write the refusal that answers a request."""
-    await tx.execute(_SQL["insert_refusal"], UUID(request_id), digest, code, leaf_index)
+async def insert_release(tx: Transaction, request_id: str, envelope: bytes, *, leaf_index: int) -> None:
+    """Write a release whose leaf was committed before, verbatim."""
+    await tx.execute(_SQL["insert_release"], UUID(request_id), envelope, leaf_index)
 
 
 # ---- records -----------------------------------------------------------------------------------------------
@@ -118,7 +108,6 @@ def _entry(row: Record) -> IndexEntry:
         name=row["name"],
         issued_at=row["issued_at"],
         kid=row["kid"],
-        disclosed=row["disclosed"],
     )
 
 

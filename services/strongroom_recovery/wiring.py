@@ -19,6 +19,7 @@ from strongroom.settings import read_root_key, read_roster
 from strongroom.topology import RECOVERY_QUEUE
 from strongroom_recovery.desk import Desk
 from strongroom_recovery.escrow_log import EscrowLog
+from strongroom_recovery.ledger import Ledger
 from strongroom_recovery.rosters import RosterFile
 from strongroom_recovery.settings import RecoverySettings
 from strongroom_recovery.worker import RecoveryWorker
@@ -74,7 +75,8 @@ async def recovery_worker(
     checkpoint_file = settings.state_dir / "recovery.checkpoint"
     log = roster.body.logs.recovery
     registry = Registry(root_key, roster)
-    follower = RecoveryLogFollower(registry, log, checkpoint_file)
+    ledger = Ledger()
+    follower = RecoveryLogFollower(registry, log, checkpoint_file, also=ledger)
     escrow_log = EscrowLog(roster.body.logs.escrow, settings.state_dir / "escrow.checkpoint")
     writer = LogWriter(LogName.RECOVERY, log.origin, keys.log, checkpoint_file)
     async with database.connect(settings.database_url.get_secret_value()) as opened:
@@ -92,8 +94,14 @@ async def recovery_worker(
             await roster_file.adopt(int(clock()))
         except Expired as error:
             raise RosterExpired(error.message, hint=error.hint) from None
-        desk = Desk(opened, registry, follower, writer, escrow_log, keys.sealing, keys.reply)
-        yield RecoveryWorker(desk=desk, roster_file=roster_file, health=health, clock=clock)
+        desk = Desk(opened, registry, ledger, follower, writer, escrow_log, keys.sealing, keys.reply)
+        yield RecoveryWorker(
+            desk=desk,
+            roster_file=roster_file,
+            health=health,
+            clock=clock,
+            require_user_id=settings.recovery_require_user_id,
+        )
 
 
 async def serve(settings: RecoverySettings, stop: asyncio.Event, clock: Callable[[], float] = time.time) -> None:

@@ -2,24 +2,31 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeAlias
 
 from strongroom.broker import Consumer, Delivery
 from strongroom.errors import (
     BlobInvalid,
     CheckpointInvalid,
+    Denied,
     FingerprintMismatch,
     KeyUnknown,
     PermanentError,
     ProofInvalid,
     StrongroomError,
+    TransientError,
 )
+from strongroom.fields import printable
 from strongroom.logs import get_logger
-from strongroom.messages import Enrolment, ListingRequest, Request, printable
+from strongroom.mandates import Approval, Denial, Enrolment, Invitation, Revocation
+from strongroom.messages import DocketRequest, ListingRequest, Request
 from strongroom.replies import ROSTER_VERSION_HEADER, TREE_SIZE_HEADER
 from strongroom.service import HEARTBEAT_SECONDS, Health, patiently, unless_stopped
-from strongroom_recovery.desk import Answer, Desk, Hints
+from strongroom.topology import check_sender, event_key
+from strongroom_recovery.acts import approve, collect, deny, revoke
+from strongroom_recovery.desk import Answer, Desk, Event, Hints
+from strongroom_recovery.dockets import list_requests
 from strongroom_recovery.enrolments import enrol
 from strongroom_recovery.handler import Submission, Unreadable, read
 from strongroom_recovery.listing import list_records
@@ -28,6 +35,19 @@ from strongroom_recovery.rosters import RosterFile
 
 # What is stored is not what was accepted: nobody who asked is to blame, and somebody has to look.
 _ALARMING: Final = (ProofInvalid, CheckpointInvalid, BlobInvalid, FingerprintMismatch, KeyUnknown)
+
+Handler: TypeAlias = Callable[[Desk, Submission, Any, Hints, int], Awaitable[Answer]]
+
+_HANDLERS: Final[dict[type, Handler]] = {
+    Enrolment: enrol,
+    Invitation: collect,
+    Revocation: revoke,
+    Request: recover,
+    Approval: approve,
+    Denial: deny,
+    ListingRequest: list_records,
+    DocketRequest: list_requests,
+}
 
 
 class RecoveryWorker:
@@ -38,9 +58,16 @@ class RecoveryWorker:
     """
 
     def __init__(
-        self, *, desk: Desk, roster_file: RosterFile, health: Health, clock: Callable[[], float] = time.time
+        self,
+        *,
+        desk: Desk,
+        roster_file: RosterFile,
+        health: Health,
+        clock: Callable[[], float] = time.time,
+        require_user_id: bool = False,
     ) -> None:
         """Take everything that the worker needs; nothing is opened here."""
+        self._require_user_id = require_user_id
         self._desk = desk
         self._roster_file = roster_file
         self._health = health
@@ -77,12 +104,16 @@ class RecoveryWorker:
         """
         began = time.monotonic()
         submission, hints = read(delivery.body), _hints(delivery.headers)
+        if self._require_user_id and (denied := _denied(delivery, submission)) is not None:
+            return await self._turn_away(consumer, delivery, submission, denied)
         answer = await patiently(lambda: self._answer(submission, hints), stop, self._health)
         # From here on what the answer says is in the database and in the log. If this process dies now, the
         # broker delivers the message again, and the same answer is given again.
         if answer.outcome == "quarantined" and answer.refusal is not None:
             await consumer.quarantine(delivery, answer.refusal.code, printable(answer.refusal.message))
         await consumer.reply(delivery, answer.reply.to_bytes())
+        if answer.event is not None and (answer.outcome != "repeated" or delivery.redelivered):
+            await self._announce(consumer, answer.event)
         await consumer.ack(delivery)
         self._tell(submission, answer, duration_ms=round((time.monotonic() - began) * 1000, 1))
         return answer.outcome
@@ -100,11 +131,7 @@ class RecoveryWorker:
             return desk.quarantined(submission, submission.refusal, hints, now)
         asked = submission.asked
         try:
-            if isinstance(asked, Enrolment):
-                return await enrol(desk, submission, asked, hints, now)
-            if isinstance(asked, Request):
-                return await recover(desk, submission, asked, hints, now)
-            return await list_records(desk, submission, asked, hints, now)
+            return await _HANDLERS[type(asked)](desk, submission, asked, hints, now)
         except PermanentError as error:
             return desk.quarantined(submission, error, hints, now)
         except StrongroomError:
@@ -115,19 +142,42 @@ class RecoveryWorker:
             self._log.critical("unexpected error", message_id=submission.id, kind=submission.kind)
             raise
 
+    async def _announce(self, consumer: Consumer, event: Event) -> None:
+        """Tell subscribers; an event is a hint, and no trouble with it keeps anybody from an answer."""
+        try:
+            await consumer.announce(event_key(event.what, event.principal), event.to_bytes(), message_id=event.id)
+        except TransientError as error:
+            self._log.warning("event lost", kind=event.what, message_id=event.id, code=error.code)
+
+    async def _turn_away(
+        self, consumer: Consumer, delivery: Delivery, submission: Submission | Unreadable, denied: Denied
+    ) -> str:
+        """Quarantine a message and give no answer: nobody signed the account, so the sender may not be to blame."""
+        reason = printable(denied.message)
+        await consumer.quarantine(delivery, denied.code, reason)
+        await consumer.ack(delivery)
+        self._log.warning(
+            "message",
+            kind=submission.kind,
+            outcome="quarantined",
+            code=denied.code,
+            reason=reason,
+            message_id=submission.id,
+        )
+        return "quarantined"
+
     def _tell(self, submission: Submission | Unreadable, answer: Answer, *, duration_ms: float) -> None:
         """Write the one line that says what became of a message."""
-        asked = submission.asked if isinstance(submission, Submission) else None
         refusal = answer.refusal
         line: dict[str, object] = {
             "kind": submission.kind,
             "outcome": answer.outcome,
             "message_id": submission.id,
-            "principal": asked.principal if asked else None,
+            "principal": submission.principal,
             "duration_ms": duration_ms,
         }
-        if isinstance(asked, Request | ListingRequest):
-            line["requester"] = asked.requester
+        if submission.sender is not None:
+            line["requester"] = submission.sender
         if answer.records:
             line["records"] = answer.records
         if refusal is None:
@@ -140,6 +190,18 @@ class RecoveryWorker:
             self._log.error("message", **line)
         else:
             self._log.warning("message", **line)
+
+
+def _denied(delivery: Delivery, submission: Submission | Unreadable) -> Denied | None:
+    """Return why a message was not sent under its sender's own broker account; None if it was, or is unreadable."""
+    if isinstance(submission, Unreadable):
+        return None
+    sender = submission.sender or delivery.routing_key.rpartition(".")[2]
+    try:
+        check_sender(delivery.user_id, delivery.routing_key, sender)
+    except Denied as error:
+        return error
+    return None
 
 
 def _hints(headers: Mapping[str, object]) -> Hints:

@@ -1,24 +1,22 @@
-"""A new backup authority: its keys, their folders, and the first roster (SPEC section 2)."""
+"""A backup authority: its keys, their folders, its first roster and those that follow (SPEC section 2)."""
 
+import os
 import time
 from base64 import b64encode
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_hex
 from typing import Final, Self
 
 from strongroom.crypto.keyring import write_sealing_key, write_signing_key
 from strongroom.crypto.sealing import PrivateSealingKey, Suite
 from strongroom.crypto.secret import Secret
-from strongroom.crypto.signing import SigningKey
+from strongroom.crypto.signing import SigningKey, key_id
 from strongroom.errors import UsageError
-from strongroom.messages import (
-    Officer,
-    Policy,
-    RosterBody,
-    SealingKey,
-    SealingKeyState,
-    validated,
-)
+from strongroom.fields import validated
+from strongroom.mandates import Officer, Policy, Role, RosterBody, SealingKey, SealingKeyState
 from strongroom.roster import Roster
 from strongroom.statements import Statement
 
@@ -118,3 +116,150 @@ def _first_roster(keys: _Keys, *, authority: str, officers: list[Officer], polic
     body = validated(document, RosterBody)
     statement = Statement.sign(RosterBody.TYPE, body.to_bytes(), keys.root)
     return Roster.verified(statement, keys.root.public_key).statement
+
+
+# ---- the rosters that follow ----
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What the next roster says otherwise than the one before; without any it only renews that one.
+
+    remove_officers: names; whoever is added under such a name has a new key or other roles. policy: new values, by
+    the names of SPEC 2.3.
+    """
+
+    add_officers: Sequence[Officer] = ()
+    remove_officers: Sequence[str] = ()
+    policy: Mapping[str, int] = field(default_factory=dict)
+
+
+def next_roster(
+    before: Roster, changes: Changes, key: SigningKey, *, now: int, life_seconds: int = ROSTER_LIFE_SECONDS
+) -> Roster:
+    """Sign the roster that follows `before`, and read it back as everybody who gets it will.
+
+    Arguments: `key` is the root key that signed `before`; `now` in seconds. Raises UsageError for an officer who is
+    there already and for a clock that is behind `before`, OfficerUnknown for one to be removed who is not there,
+    RosterInvalid for officers and a policy that do not fit, MalformedStatement and LimitExceeded for values out of
+    bounds.
+    """
+    body = next_body(before, changes, now=now, life_seconds=life_seconds)
+    after = Roster.verified(Statement.sign(RosterBody.TYPE, body.to_bytes(), key), key.public_key)
+    after.check_follows(before)
+    return after
+
+
+def next_body(before: Roster, changes: Changes, *, now: int, life_seconds: int) -> RosterBody:
+    """Return the body of the roster that follows `before`: next version, its digest, new times, and the changes.
+
+    Raises as `next_roster`, but RosterInvalid, which only the signed roster's readers find.
+    """
+    if now < before.body.issued_at:
+        raise UsageError(
+            f"the roster before was signed {before.body.issued_at - now} s after what is now here",
+            hint="set the clock of this machine",
+        )
+    for name in changes.remove_officers:
+        before.officer(name)
+    officers = [officer for officer in before.body.officers if officer.name not in changes.remove_officers]
+    there = {officer.name for officer in officers}
+    for officer in changes.add_officers:
+        if officer.name in there:
+            raise UsageError(
+                f"officer {officer.name}: is in the roster already",
+                hint="remove the officer in the same call to exchange key or roles",
+            )
+        officers.append(officer)
+    unknown = changes.policy.keys() - Policy.model_fields.keys()
+    if unknown:
+        raise UsageError(f"policy: {min(unknown)} is none of {', '.join(Policy.model_fields)}")
+    return validated(
+        {
+            **{name: getattr(before.body, name) for name in RosterBody.model_fields},
+            "version": before.body.version + 1,
+            "issued_at": now,
+            "expires_at": now + life_seconds,
+            "previous": before.digest.hex(),
+            "officers": officers,
+            "policy": validated({**before.body.policy.model_dump(), **changes.policy}, Policy),
+        },
+        RosterBody,
+    )
+
+
+def differences(before: RosterBody, after: RosterBody) -> list[str]:
+    """Say in words for people who of the officers, and what of the policy, is another than before."""
+    old = {officer.name: officer for officer in before.officers}
+    new = {officer.name: officer for officer in after.officers}
+    found = [f"officer {name} is removed" for name in old if name not in new]
+    for name, officer in new.items():
+        if name not in old:
+            found.append(f"officer {name} is added: key {key_id(officer.public_key)}, {_roles(officer)}")
+            continue
+        if officer.public_key != old[name].public_key:
+            found.append(
+                f"officer {name} has another key: {key_id(officer.public_key)}, was {key_id(old[name].public_key)}"
+            )
+        if set(officer.roles) != set(old[name].roles):
+            found.append(f"officer {name} has other roles: {_roles(officer)}; had {_roles(old[name])}")
+    values, former = after.policy.model_dump(), before.policy.model_dump()
+    found += [f"{name} is {value}, was {former[name]}" for name, value in values.items() if value != former[name]]
+    return found
+
+
+def _roles(officer: Officer) -> str:
+    return ", ".join(sorted(officer.roles)) or "no role"
+
+
+def unmeetable(body: RosterBody) -> list[str]:
+    """Say in words for people what this roster's policy allows and its officers can never bring about."""
+    able = {role: [officer.name for officer in body.officers if role in officer.roles] for role in Role}
+    approving, policy = set(able[Role.APPROVE]), body.policy
+    found = [
+        f"no officer has the role {role.value!r}: {lack}"
+        for role, lack in (
+            (Role.INVITE, "no host can be enrolled"),
+            (Role.RECOVER, "no officer can recover a key"),
+            (Role.REVOKE, "no principal can be revoked"),
+        )
+        if not able[role]
+    ]
+    if policy.self_recovery_approvals > len(approving):
+        found.append(
+            f"self_recovery_approvals is {policy.self_recovery_approvals}, and {len(approving)} officers have the"
+            " role 'approve': no host can recover its own keys"
+        )
+    stuck = [name for name in able[Role.RECOVER] if len(approving - {name}) < policy.officer_recovery_approvals]
+    if stuck:
+        found.append(
+            f"officer_recovery_approvals is {policy.officer_recovery_approvals}, by others than who asks: too few"
+            f" have the role 'approve' for {', '.join(stuck)} to recover a key"
+        )
+    return found
+
+
+def replace_roster(path: Path, roster: Roster) -> None:
+    """Put a roster in the place of the file at `path`, atomically; owner and mode stay. On disk when it returns.
+
+    Raises UsageError for a place that cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{token_hex(8)}")
+    try:
+        former = path.stat()
+        with partial.open("xb") as file:
+            os.fchmod(file.fileno(), former.st_mode & 0o777)
+            os.fchown(file.fileno(), former.st_uid, former.st_gid)
+            file.write(roster.statement.envelope() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise UsageError(f"{path}: cannot be written ({error.strerror or type(error).__name__})") from None

@@ -1,4 +1,4 @@
-"""The newest checkpoint of a log that this host has signed or seen, on its own disk (SPEC 7.3).
+"""The newest working checkpoint of a log that this host has signed or seen, on its own disk (SPEC 7.3).
 
 It is what a database that was set back cannot take back. A missing file means a first start: the log is then
 believed as the database has it, if its signatures and hashes hold. So the file belongs into a folder that
@@ -14,16 +14,29 @@ from strongroom.crypto.notes import NOTE_BYTES_MAX, Checkpoint, parse_checkpoint
 from strongroom.errors import CheckpointInvalid, LogForked, StateCorrupt
 
 
+def working_origin(origin: str) -> str:
+    """Return the origin of a log's working checkpoints, the only ones that are signed before COMMIT.
+
+    They stand in the database and in these files, where whoever owns the database can take them out of a
+    transaction that he then makes fail. Workers alone accept them: agents and auditors know the log's origin,
+    under which it signs nothing but what is committed.
+    """
+    return f"{origin}/working"
+
+
 class CheckpointFile:
-    """A file that holds one signed note and never goes back to a smaller log.
+    """A file that holds one working checkpoint, a signed note, and never goes back to a smaller log.
 
     Several processes of a host may share it. Its methods wait for the disk: call them in a thread.
     """
 
     def __init__(self, path: Path, origin: str, public_key: bytes) -> None:
-        """Name the file, and the log whose notes it takes; `public_key` is 32 raw bytes. No access yet."""
+        """Name the file, and the log whose working checkpoints it takes; no access yet.
+
+        Arguments: `origin` is the log's own; `public_key` is 32 raw bytes.
+        """
         self._path = path
-        self._origin = origin
+        self._origin = working_origin(origin)
         self._public_key = public_key
 
     def read(self) -> tuple[Checkpoint, str] | None:

@@ -64,6 +64,7 @@ class Transaction:
 
     `is_snapshot`: every query sees the state that the first one saw. `is_fresh`: there was no query yet.
     `logs_appended`: the logs whose rows in here include some of its own, which may yet be rolled back.
+    `is_committed`: COMMIT has succeeded.
     """
 
     def __init__(self, connection: _Connection, *, snapshot: bool) -> None:
@@ -73,6 +74,7 @@ class Transaction:
         self.is_fresh = True
         self._failure: StrongroomError | None = None
         self.logs_appended: set[str] = set()
+        self.is_committed = False
 
     def check(self) -> None:
         """Raise the first error of a query again, if there was one."""
@@ -137,6 +139,7 @@ class Database:
                 await _roll_back(connection)
                 raise
             await _commit(connection)
+            tx.is_committed = True
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Transaction]:

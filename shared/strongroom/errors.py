@@ -23,6 +23,8 @@ StrongroomError
 │   ├── NotFound                  no such record, name or message
 │   ├── Denied                    policy says no
 │   ├── ApprovalRequired          policy asks for approvals that are not there yet
+│   ├── ApprovalInvalid           an approval or denial that cannot count for this request
+│   ├── RateLimited               this requester has asked for too much in too short a time
 │   ├── KeyFileInvalid            a key file is damaged, readable by others, or the passphrase is wrong
 │   ├── ConfigurationInvalid      a setting is missing or wrong (names it)
 │   ├── Rejected                  the authority answered with a rejection (carries its code)
@@ -79,9 +81,17 @@ class StrongroomError(Exception):
 
 
 class PermanentError(StrongroomError):
-    """The same input will fail again: quarantine it and tell the sender."""
+    """The same input will fail again: quarantine it and tell the sender.
+
+    `retry_at`, in seconds since 1970, says from when on it may succeed after all, where that is known.
+    """
 
     code = "refused"
+
+    def __init__(self, message: str, *, hint: str | None = None, retry_at: int | None = None) -> None:
+        """Keep the message, the optional hint and the optional time."""
+        super().__init__(message, hint=hint)
+        self.retry_at = retry_at
 
 
 class MalformedStatement(PermanentError):
@@ -215,6 +225,20 @@ class ApprovalRequired(PermanentError):
     exit_code = ExitCode.WAITING
 
 
+class ApprovalInvalid(PermanentError):
+    """An approval or a denial that cannot count: by the requester, a second one, or for no request that waits."""
+
+    code = "approval_invalid"
+    exit_code = ExitCode.DENIED
+
+
+class RateLimited(PermanentError):
+    """More than policy allows one requester in an hour or a day; `retry_at` says when to come back."""
+
+    code = "rate_limited"
+    exit_code = ExitCode.TRY_LATER
+
+
 class KeyFileInvalid(PermanentError):
     """A key file is damaged, readable by others, or its passphrase is wrong."""
 
@@ -236,9 +260,11 @@ class Rejected(PermanentError):
 
     code = "rejected"
 
-    def __init__(self, message: str, *, remote_code: str, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, remote_code: str, hint: str | None = None, retry_at: int | None = None
+    ) -> None:
         """Keep the authority's own code beside its words."""
-        super().__init__(message, hint=hint)
+        super().__init__(message, hint=hint, retry_at=retry_at)
         self.remote_code = remote_code
         self.exit_code = by_code(remote_code).exit_code
 

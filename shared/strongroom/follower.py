@@ -3,16 +3,16 @@
 import asyncio
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
-from strongroom.checkpoint_file import CheckpointFile
+from strongroom.checkpoint_file import CheckpointFile, working_origin
 from strongroom.crypto import tlog
 from strongroom.crypto.notes import Checkpoint, verify_checkpoint
 from strongroom.crypto.tlog import Frontier
 from strongroom.database import Transaction
 from strongroom.errors import CheckpointInvalid, LogForked, PermanentError, StateCorrupt
 from strongroom.log_writer import RESTORED_HINT
-from strongroom.messages import LogKey
+from strongroom.mandates import LogKey
 from strongroom.registry import Registry
 from strongroom.schema import load_queries
 from strongroom.statements import Statement, parse_envelope
@@ -22,15 +22,29 @@ PAGE_LEAVES: Final = 2_000
 _QUERIES: Final = load_queries("follower")
 
 
+class Fold(Protocol):
+    """Something else that is read from the same leaves."""
+
+    size: int
+
+    def apply(self, leaf: bytes) -> None:
+        """Take the next leaf into account; LogForked for one that makes no sense. Called once a leaf, in order."""
+        ...
+
+
 class RecoveryLogFollower:
     """Keeps a Registry at the newest state of the recovery log; shared by all transactions of a process."""
 
-    def __init__(self, registry: Registry, log_key: LogKey, checkpoint_file: Path) -> None:
-        """Feed `registry`, which has seen no leaf yet, from the log of this origin and key. No access yet."""
-        if registry.size:
+    def __init__(
+        self, registry: Registry, log_key: LogKey, checkpoint_file: Path, *, also: Fold | None = None
+    ) -> None:
+        """Feed `registry`, and `also`, from the log of this origin and key; both are empty. No access yet."""
+        if registry.size or (also is not None and also.size):
             raise ValueError("the registry has seen leaves already")
+        self._also = also
         self._registry = registry
         self._log_key = log_key
+        self._working_origin = working_origin(log_key.origin)
         self._file = CheckpointFile(checkpoint_file, log_key.origin, log_key.public_key)
         self._kept: Checkpoint | None = None  # on disk and not yet passed on the way from the first leaf
         self._is_kept_read = False
@@ -149,6 +163,8 @@ class RecoveryLogFollower:
             raise _forked(await self._blame(tx, leaves, checkpoint.size))
         for leaf in leaves:
             self._registry.apply(leaf)
+            if self._also is not None:
+                self._also.apply(leaf)
         self._frontier = frontier
         if self._kept is not None and self._kept.size <= frontier.size:
             self._kept = None
@@ -174,7 +190,7 @@ class RecoveryLogFollower:
 
     def _verified(self, size: int, note: str) -> Checkpoint:
         try:
-            checkpoint = verify_checkpoint(note, self._log_key.origin, self._log_key.public_key)
+            checkpoint = verify_checkpoint(note, self._working_origin, self._log_key.public_key)
         except CheckpointInvalid as error:
             raise _forked(f"the checkpoint of {size} leaves: {error.message}") from None
         if checkpoint.size != size:

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from strongroom import limits
 from strongroom.errors import LimitExceeded
-from strongroom.messages import Digest, Id, KeyId, Part, Principal, RequesterKindText, Time, validated
+from strongroom.fields import CapacityText, Digest, Id, KeyId, Part, Principal, Time, validated
 from strongroom.statements import canonical_json, parse_json
 
 
@@ -54,17 +54,66 @@ class RequestLeaf(_Leaf):
     id: Id
     digest: Digest
     requester: Principal
-    requester_kind: RequesterKindText
+    requester_kind: CapacityText
+    key: KeyId
     principal: Principal
 
 
+class ApprovalLeaf(_Leaf):
+    """Recovery log: an officer agreed to a request; `key` is the key id of its signer."""
+
+    type: Literal["approval"] = "approval"
+    id: Id
+    digest: Digest
+    officer: Principal
+    key: KeyId
+    request: Id
+
+
+class DenialLeaf(_Leaf):
+    """Recovery log: from here on the request is denied for good."""
+
+    type: Literal["denial"] = "denial"
+    id: Id
+    digest: Digest
+    denier: Principal
+    denier_kind: CapacityText
+    key: KeyId
+    request: Id
+
+
+class RevocationLeaf(_Leaf):
+    """Recovery log: from here on nobody speaks for the principal, or, with a key id, nobody by that key."""
+
+    type: Literal["revocation"] = "revocation"
+    id: Id
+    digest: Digest
+    officer: Principal
+    principal: Principal
+    key: KeyId | None
+
+
+class InvitationLeaf(_Leaf):
+    """Recovery log: these officers have signed, so far, an invitation that replaces the key of `principal`."""
+
+    type: Literal["invitation"] = "invitation"
+    id: Id
+    digest: Digest
+    principal: Principal
+    officers: Annotated[list[Principal], Field(min_length=1, max_length=limits.SIGNATURES_MAX)]
+
+
 class ReleaseLeaf(_Leaf):
-    """Recovery log: a request was answered with keys; written before the answer leaves."""
+    """Recovery log: a request was answered with keys; written before the answer leaves.
+
+    release: digest of the release statement. approvals: digests of the approvals that counted.
+    """
 
     type: Literal["release"] = "release"
     id: Id
     digest: Digest
     release: Digest
+    approvals: Annotated[list[Digest], Field(max_length=limits.OFFICERS_MAX)]
     records: Annotated[list[Id], Field(min_length=1, max_length=limits.RECORDS_MAX)]
 
 
@@ -75,12 +124,21 @@ class RefusalLeaf(_Leaf):
     id: Id
     digest: Digest
     requester: Principal
-    requester_kind: RequesterKindText
+    requester_kind: CapacityText
     code: Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")]
 
 
 Leaf = Annotated[
-    EscrowLeaf | RosterLeaf | EnrolmentLeaf | RequestLeaf | ReleaseLeaf | RefusalLeaf,
+    EscrowLeaf
+    | RosterLeaf
+    | InvitationLeaf
+    | EnrolmentLeaf
+    | RevocationLeaf
+    | RequestLeaf
+    | ApprovalLeaf
+    | DenialLeaf
+    | ReleaseLeaf
+    | RefusalLeaf,
     Field(discriminator="type"),
 ]
 

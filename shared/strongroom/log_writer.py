@@ -1,7 +1,10 @@
 """Appending to a log inside the transaction that the entries speak of (SPEC section 7).
 
-The order is always: `lock`, whatever else the transaction does, `append`, COMMIT, `committed`; only then does
-a receipt leave. A transaction that is rolled back leaves nothing behind, in the database or here.
+The order is always: `lock`, whatever else the transaction does, `append`, COMMIT, `committed`; only that gives
+what receipts are made from. A transaction that is rolled back leaves nothing behind, in the database or here.
+
+The transaction carries a working checkpoint, because whoever owns the database can take it out of there and
+make COMMIT fail. The checkpoint that agents and auditors accept is signed for committed leaves only.
 
 Several processes may write one log by turns, all with the log's key. None of them trusts the database: each
 compares the head that it finds with the newest one it knows, and keeps that on its own disk.
@@ -15,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from strongroom.checkpoint_file import CheckpointFile
+from strongroom.checkpoint_file import CheckpointFile, working_origin
 from strongroom.crypto import tlog
 from strongroom.crypto.notes import Checkpoint, proof_text, sign_checkpoint, verify_checkpoint
 from strongroom.crypto.signing import SigningKey
@@ -40,30 +43,70 @@ _LOCK_NUMBERS: Final = {LogName.ESCROW: 1, LogName.RECOVERY: 2}
 
 
 @dataclass(frozen=True, slots=True)
+class LeafProof:
+    """A leaf and its path to the root of the tree of `size` leaves. No receipt: that takes a `Published`.
+
+    root: 32 bytes. hashes: 32 bytes each, from the leaf's sibling up.
+    """
+
+    leaf: bytes
+    index: int
+    size: int
+    root: bytes
+    hashes: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Appended:
     """What `LogWriter.append` has put into a transaction: the leaves from `first_index` up to `size`.
 
-    `checkpoint_note` is the signed checkpoint over all `size` leaves. Worth nothing until COMMIT.
+    `working_note` is the working checkpoint over all `size` leaves, None over an empty log. Nothing in here
+    convinces anybody but workers; after COMMIT, `LogWriter.committed` takes it.
     """
 
     first_index: int
     size: int
-    checkpoint_note: str
+    working_note: str | None
     frontier: Frontier = field(repr=False)
     leaves: tuple[bytes, ...] = field(repr=False)
     nodes: Mapping[Node, bytes] = field(repr=False)  # all that proofs of these leaves need
+    transaction: Transaction = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The checkpoint of a committed log of `size` leaves, signed for everybody, and the maker of its receipts.
+
+    Only `LogWriter.committed` and `LogWriter.published` make one. `note` is the signed checkpoint.
+    """
+
+    size: int
+    root: bytes
+    note: str
+    appended: Appended | None = field(default=None, repr=False)  # whose leaves `receipt` is about
 
     def receipt(self, index: int) -> Receipt:
-        """Return the receipt of one of these leaves, by its index in the log; IndexError for another leaf."""
-        if not self.first_index <= index < self.size:
-            raise IndexError(f"leaf {index} is not one of {self.first_index} to {self.size - 1}")
-        proof = tlog.inclusion_proof(index, self.size, self.nodes)
-        return Receipt(self.leaves[index - self.first_index], proof_text(index, proof, self.checkpoint_note))
+        """Return the receipt of a leaf just appended, by its index in the log; IndexError for any other."""
+        appended = self.appended
+        if appended is None or not appended.first_index <= index < appended.size:
+            raise IndexError(f"leaf {index} was not appended just now")
+        hashes = tlog.inclusion_proof(index, self.size, appended.nodes)
+        leaf = appended.leaves[index - appended.first_index]
+        return self.receipt_of(LeafProof(leaf, index, self.size, self.root, tuple(hashes)))
+
+    def receipt_of(self, proof: LeafProof) -> Receipt:
+        """Return the receipt of a leaf that was proven in this tree; ValueError for a proof in another."""
+        if (proof.size, proof.root) != (self.size, self.root):
+            raise ValueError(f"leaf {proof.index} was proven in another tree, one of {proof.size} leaves")
+        return Receipt(proof.leaf, proof_text(proof.index, proof.hashes, self.note))
 
 
 @dataclass(frozen=True)
 class _Head:
-    """The newest state of the log that was verified: its right edge, and the note over it, if it has leaves."""
+    """The newest committed state of the log that was verified: its right edge, and the working checkpoint.
+
+    note: None for a log without leaves.
+    """
 
     frontier: Frontier
     note: str | None
@@ -80,6 +123,7 @@ class LogWriter:
         """Name the log, the origin and key of its checkpoints, and where the newest is kept. No access yet."""
         self._log = log
         self._origin = origin
+        self._working_origin = working_origin(origin)
         self._key = key
         self._file = CheckpointFile(checkpoint_file, origin, key.public_key)
         self._queries = {name: query.replace("{log}", log.value) for name, query in load_queries("log").items()}
@@ -93,8 +137,8 @@ class LogWriter:
         return self._head.frontier.size
 
     @property
-    def checkpoint_note(self) -> str | None:
-        """The signed checkpoint over `size` leaves; None for a log without leaves."""
+    def working_note(self) -> str | None:
+        """The working checkpoint over `size` leaves; None for a log without leaves."""
         return self._head.note
 
     @property
@@ -114,7 +158,7 @@ class LogWriter:
             DatabaseUnavailable: try again later.
         """
         kept = await asyncio.to_thread(self._file.read)
-        known = kept[0] if kept else Checkpoint(self._origin, 0, tlog.EMPTY_ROOT)
+        known = kept[0] if kept else Checkpoint(self._working_origin, 0, tlog.EMPTY_ROOT)
         async with database.reading() as tx:
             head = await self._continued(tx, known, await tx.fetch_row(self._queries["head"]))
         if head.note is not None:
@@ -137,12 +181,12 @@ class LogWriter:
         row = await tx.fetch_row(self._queries["head"])
         head = self._head
         if row is None or row["note"] != head.note:
-            known = Checkpoint(self._origin, head.frontier.size, head.root)
+            known = Checkpoint(self._working_origin, head.frontier.size, head.root)
             self._opened = await self._continued(tx, known, row)
         self._holder, self._appended = tx, None
 
     async def append(self, tx: Transaction, leaves: Sequence[bytes]) -> Appended:
-        """Put leaves, the nodes they complete, and one checkpoint over all into the transaction.
+        """Put leaves, the nodes they complete, and one working checkpoint over all into the transaction.
 
         At most once in a transaction, which must hold the lock. This writer's own state changes with
         `committed`. Without leaves nothing is written, and the head comes back.
@@ -157,40 +201,49 @@ class LogWriter:
             raise LimitExceeded(f"{self._log} log: the limit is {LEAF_BYTES_MAX} bytes a leaf")
         before = self._head.frontier
         frontier, completed = tlog.append(before, leaves)
-        checkpoint = Checkpoint(self._origin, frontier.size, frontier.root())
-        note = self._head.note if not leaves and self._head.note else self._sign(checkpoint)
+        note = self._sign(self._working_origin, frontier.size, frontier.root()) if leaves else self._head.note
         edge = zip(tlog.frontier_nodes(before.size), before.hashes, strict=True)
-        appended = Appended(before.size, frontier.size, note, frontier, tuple(leaves), {**dict(edge), **completed})
+        nodes = {**dict(edge), **completed}
+        appended = Appended(before.size, frontier.size, note, frontier, tuple(leaves), nodes, tx)
         if leaves:
             tx.logs_appended.add(self._log)
             self._appended = appended
             await self._insert(tx, appended, completed)
         return appended
 
-    async def committed(self, appended: Appended) -> None:
-        """Go on from what was appended; its checkpoint is on this host's disk on return.
+    async def committed(self, appended: Appended) -> Published:
+        """Go on from what was appended, and sign the checkpoint over it that everybody accepts.
 
-        Call it after COMMIT and before any receipt leaves, and never after a rollback.
+        Call it after COMMIT has succeeded, never before it and never after a rollback. On return the working
+        checkpoint is on this host's disk. The same note comes back each time.
 
         Raises:
             LogForked: the checkpoint file contradicts it.
             StateCorrupt: the checkpoint file cannot be written.
         """
+        if appended.leaves and not appended.transaction.is_committed:
+            raise RuntimeError("nothing is signed for everybody before COMMIT has succeeded")
+        head = _Head(appended.frontier, appended.working_note)
         if appended.size > self.size:
-            self._opened = _Head(appended.frontier, appended.checkpoint_note)
-        if appended.size > appended.first_index:
-            await asyncio.to_thread(self._file.advance, appended.checkpoint_note)
+            self._opened = head
+        return await self._publish(head, appended)
 
-    async def receipts(
-        self, tx: Transaction, indexes: Sequence[int], size: int, checkpoint_note: str | None = None
-    ) -> dict[int, Receipt]:
-        """Return receipts of leaves that were appended earlier, by index, each checked before it is returned.
+    async def published(self) -> Published:
+        """Sign the checkpoint of the head that this writer knows, in or after any transaction.
+
+        That head was read from committed rows, or was `committed`; what the transaction itself has appended
+        is not in it. Called after `lock`, it is the log's own head. Raises as `committed` does.
+        """
+        return await self._publish(self._head)
+
+    async def leaf_proofs(self, tx: Transaction, indexes: Collection[int], size: int) -> dict[int, LeafProof]:
+        """Return proofs of leaves that were appended earlier, by index, each checked before it is returned.
 
         Args:
             tx: any transaction that sees a log of at least `size` leaves.
             indexes: which leaves.
-            size: leaves in the tree that they are proven in; there must be a checkpoint of it.
-            checkpoint_note: that checkpoint, to save looking it up.
+            size: leaves in the tree that they are proven in: a size that was committed, or that this
+                transaction appends to.
 
         Raises:
             LogForked: a leaf, node or checkpoint is missing or is not the one that was signed; names it.
@@ -200,22 +253,21 @@ class LogWriter:
             return {}
         if not 0 <= min(wanted) <= max(wanted) < size:
             raise self._forked(f"a row speaks of leaf {max(wanted)}, the log has {size}")
-        note = checkpoint_note or await self._note(tx, size)
-        checkpoint = self._verified(size, note)
+        root = await self._root(tx, size)
         rows = await tx.fetch(self._queries["leaves"], wanted)
         leaves: dict[int, bytes] = {row["index"]: row["leaf"] for row in rows}
         if missing := wanted - leaves.keys():
             raise self._forked(f"leaf {min(missing)} is missing")
         nodes = await self._nodes(tx, (node for index in wanted for node in tlog.inclusion_nodes(index, size)))
-        receipts = {}
+        proofs = {}
         for index, leaf in leaves.items():
-            proof = tlog.inclusion_proof(index, size, nodes)
+            hashes = tlog.inclusion_proof(index, size, nodes)
             try:
-                tlog.verify_inclusion(tlog.leaf_hash(leaf), index, size, proof, checkpoint.root)
+                tlog.verify_inclusion(tlog.leaf_hash(leaf), index, size, hashes, root)
             except ProofInvalid:
                 raise self._forked(f"leaf {index}, or a node above it, is not what was signed") from None
-            receipts[index] = Receipt(leaf, proof_text(index, proof, note))
-        return receipts
+            proofs[index] = LeafProof(leaf, index, size, root, tuple(hashes))
+        return proofs
 
     async def consistency(self, tx: Transaction, pairs: Collection[int], size: int) -> dict[int, list[bytes]]:
         """Return proofs that the log of `size` leaves continues each of the earlier sizes in `pairs`.
@@ -225,7 +277,7 @@ class LogWriter:
         Args:
             tx: any transaction that sees a log of at least `size` leaves.
             pairs: the earlier sizes, in leaves.
-            size: leaves in the later tree; there must be a checkpoint of it.
+            size: leaves in the later tree, as for `leaf_proofs`.
 
         Raises:
             LogForked: a node or the checkpoint is missing or is not what was signed; names it.
@@ -233,7 +285,7 @@ class LogWriter:
         olds = {old for old in pairs if 0 <= old <= size}
         if not olds or not size:
             return {old: [] for old in olds}
-        root = self._verified(size, await self._note(tx, size)).root
+        root = await self._root(tx, size)
         wanted = {node for old in olds for node in tlog.consistency_nodes(old, size) + tlog.frontier_nodes(old)}
         nodes = await self._nodes(tx, wanted)
         proofs = {}
@@ -256,7 +308,7 @@ class LogWriter:
             indexes,
             list(completed.values()),
             appended.size,
-            appended.checkpoint_note,
+            appended.working_note,
         )
         if row is None or tuple(row) != (appended.size - appended.first_index, len(completed), 1):
             raise self._forked(f"rows stand already where leaf {appended.first_index} and its successors belong")
@@ -283,16 +335,23 @@ class LogWriter:
             raise self._forked(f"the {size} leaves do not continue the {known.size} signed before") from None
         return _Head(frontier, note)
 
-    async def _note(self, tx: Transaction, size: int) -> str:
-        """Return the checkpoint over `size` leaves, from memory if it is the newest."""
-        if size == self.size and self._head.note is not None:
-            return self._head.note
+    async def _publish(self, head: _Head, appended: Appended | None = None) -> Published:
+        """Sign a committed head for everybody, after this host has written down that it must never go back."""
+        if head.note is not None:
+            await asyncio.to_thread(self._file.advance, head.note)
+        size, root = head.frontier.size, head.root
+        return Published(size, root, self._sign(self._origin, size, root), appended)
+
+    async def _root(self, tx: Transaction, size: int) -> bytes:
+        """Return the root of the first `size` leaves, from memory if it is the newest, else as it was signed."""
+        if size == self.size:
+            return self._head.root
         if self._appended is not None and tx is self._holder and size == self._appended.size:
-            return self._appended.checkpoint_note
+            return self._appended.frontier.root()
         note = await tx.fetch_value(self._queries["checkpoint"], size)
         if not isinstance(note, str):
             raise self._forked(f"the checkpoint of {size} leaves is missing")
-        return note
+        return self._verified(size, note).root
 
     async def _nodes(self, tx: Transaction, wanted: Iterable[Node]) -> dict[Node, bytes]:
         """Read nodes in one query; nobody vouches for them yet."""
@@ -310,15 +369,15 @@ class LogWriter:
 
     def _verified(self, size: int, note: str) -> Checkpoint:
         try:
-            checkpoint = verify_checkpoint(note, self._origin, self._key.public_key)
+            checkpoint = verify_checkpoint(note, self._working_origin, self._key.public_key)
         except CheckpointInvalid as error:
             raise self._forked(f"the checkpoint of {size} leaves: {error.message}") from None
         if checkpoint.size != size:
             raise self._forked(f"the checkpoint of {size} leaves is one of {checkpoint.size}")
         return checkpoint
 
-    def _sign(self, checkpoint: Checkpoint) -> str:
-        return sign_checkpoint(checkpoint, self._key.sign, self._key.public_key)
+    def _sign(self, origin: str, size: int, root: bytes) -> str:
+        return sign_checkpoint(Checkpoint(origin, size, root), self._key.sign, self._key.public_key)
 
     def _forked(self, what: str) -> LogForked:
         return LogForked(f"{self._log} log: {what}", hint=RESTORED_HINT)

@@ -1,230 +1,36 @@
-"""Wire models: the bodies of statements and of replies (SPEC sections 2, 4, 5 and 6). Pure."""
+"""The statements about keys: escrow, requests and their answers (SPEC sections 4, 5 and 6). Pure."""
 
-import re
-from base64 import b64encode
 from enum import StrEnum
-from typing import Annotated, ClassVar, Self, TypeVar
+from typing import Annotated, ClassVar, Self
 
-import uuid_utils
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, model_validator
 
 from strongroom import limits
-from strongroom.crypto.sealing import Suite
-from strongroom.crypto.signing import PUBLIC_KEY_BYTES
-from strongroom.errors import LimitExceeded, MalformedStatement
-from strongroom.statements import Statement, canonical_json, decode_base64, parse_json
-
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-
-
-def _plain_text(value: str) -> str:
-    if _CONTROL.search(value):
-        raise ValueError("holds a control character or an unpaired surrogate")
-    return value
-
-
-def printable(text: str) -> str:
-    """Return text with every character that a statement must not hold replaced by `?`, for messages to people."""
-    return _CONTROL.sub("?", text)
-
-
-def _decoded(value: object) -> bytes:
-    if isinstance(value, bytes):
-        return value
-    try:
-        return decode_base64(value, "value")
-    except MalformedStatement as error:
-        raise ValueError(error.message.removeprefix("value: ")) from None
-
-
-def _public_key(value: bytes) -> bytes:
-    if len(value) != PUBLIC_KEY_BYTES:
-        raise ValueError(f"must be {PUBLIC_KEY_BYTES} bytes")
-    return value
-
-
-def _encoded(value: bytes) -> str:
-    return b64encode(value).decode()
-
-
-Bytes = Annotated[bytes, BeforeValidator(_decoded), PlainSerializer(_encoded, when_used="json")]
-PublicKey = Annotated[Bytes, AfterValidator(_public_key)]
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-KeyId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-Id = Annotated[str, Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")]
-Authority = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{2,127}$")]
-Principal = Annotated[str, Field(min_length=3, max_length=64, pattern=r"^[a-z0-9-]*$")]
-Time = Annotated[int, Field(ge=0, le=limits.INTEGER_MAX)]
-Kind = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
-Name = Annotated[str, Field(min_length=1, max_length=limits.NAME_CHARACTERS_MAX), AfterValidator(_plain_text)]
-Description = Annotated[str, Field(max_length=limits.DESCRIPTION_CHARACTERS_MAX), AfterValidator(_plain_text)]
-SerialNumber = Annotated[str, Field(max_length=limits.SERIAL_NUMBER_CHARACTERS_MAX), AfterValidator(_plain_text)]
-Algorithm = Annotated[str, Field(max_length=limits.ALGORITHM_CHARACTERS_MAX), AfterValidator(_plain_text)]
-Reason = Annotated[str, Field(max_length=limits.REASON_CHARACTERS_MAX), AfterValidator(_plain_text)]
-LabelName = Annotated[
-    str, Field(min_length=1, max_length=limits.LABEL_NAME_CHARACTERS_MAX), AfterValidator(_plain_text)
-]
-LabelValue = Annotated[str, Field(max_length=limits.LABEL_VALUE_CHARACTERS_MAX), AfterValidator(_plain_text)]
-Labels = Annotated[dict[LabelName, LabelValue], Field(max_length=limits.LABELS_MAX)]
-
-
-def new_id() -> str:
-    """Return a fresh UUIDv7 (RFC 9562) in lower-case text form."""
-    return str(uuid_utils.uuid7())
-
-
-class Part(BaseModel):
-    """An object inside a body: unknown members refused, values never coerced, inputs never shown in errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
-
-
-class Body(Part):
-    """The body of a statement; `TYPE` is its media type."""
-
-    TYPE: ClassVar[str]
-
-    authority: Authority
-
-    def to_bytes(self) -> bytes:
-        """Write the body as its signer does: sorted members, no white space (SPEC 1.5)."""
-        return canonical_json(self.model_dump(mode="json"))
-
-
-B = TypeVar("B", bound=Body)
-P = TypeVar("P", bound=BaseModel)
-
-
-def media_type(noun: str) -> str:
-    """Return the media type of a statement, e.g. `application/vnd.strongroom.escrow.v1+json`."""
-    return f"application/vnd.strongroom.{noun}.v1+json"
-
-
-class SealingKeyState(StrEnum):
-    """What a sealing key of the roster may still be used for (SPEC 2.2)."""
-
-    ACTIVE = "active"
-    ACCEPTED = "accepted"
-    CLOSED = "closed"
-
-
-class Role(StrEnum):
-    """What an officer may do (SPEC 2.2)."""
-
-    INVITE = "invite"
-    RECOVER = "recover"
-    APPROVE = "approve"
-    REVOKE = "revoke"
-    AUDIT = "audit"
-
-
-# JSON carries enumerations as text; strict mode would refuse that without this.
-_SuiteText = Annotated[Suite, Field(strict=False)]
-_StateText = Annotated[SealingKeyState, Field(strict=False)]
-_RoleText = Annotated[Role, Field(strict=False)]
-
-
-class SealingKey(Part):
-    """A sealing key of the authority: kid, suite, raw public key, state."""
-
-    kid: KeyId
-    suite: _SuiteText
-    public_key: Bytes
-    state: _StateText
-
-
-class LogKey(Part):
-    """A log: the origin line of its checkpoints and its raw Ed25519 public key."""
-
-    origin: Annotated[str, Field(min_length=3, max_length=192, pattern=r"^[a-z0-9./-]+$")]
-    public_key: PublicKey
-
-
-class LogKeys(Part):
-    """The authority's two logs."""
-
-    escrow: LogKey
-    recovery: LogKey
-
-
-class ReplyKeys(Part):
-    """The keys that the two workers sign replies with."""
-
-    escrow: PublicKey
-    recovery: PublicKey
-
-
-class Officer(Part):
-    """A person named in the roster, with a raw Ed25519 public key and roles."""
-
-    name: Principal
-    public_key: PublicKey
-    roles: Annotated[list[_RoleText], Field(max_length=len(Role))]
-
-
-class Policy(Part):
-    """How many signatures and approvals each case asks for (SPEC 2.3)."""
-
-    replacement_signatures: Annotated[int, Field(ge=1, le=limits.SIGNATURES_MAX)] = 2
-    self_recovery_approvals: Annotated[int, Field(ge=0, le=limits.SIGNATURES_MAX)] = 0
-    officer_recovery_approvals: Annotated[int, Field(ge=1, le=limits.SIGNATURES_MAX)] = 2
-
-
-def _explicit(value: object) -> object:
-    # A signed policy says all that it means: the default of a writer may change from release to release.
-    if isinstance(value, dict) and not Policy.model_fields.keys() <= value.keys():
-        raise ValueError("a member is missing")
-    return value
-
-
-class RosterBody(Body):
-    """The root-signed document that names the authority's keys, logs, officers and policy (SPEC 2.1)."""
-
-    TYPE: ClassVar[str] = media_type("roster")
-
-    version: Annotated[int, Field(ge=1, le=limits.INTEGER_MAX)]
-    issued_at: Time
-    expires_at: Time
-    previous: Digest | None
-    sealing_keys: Annotated[list[SealingKey], Field(min_length=1, max_length=limits.SEALING_KEYS_MAX)]
-    logs: LogKeys
-    replies: ReplyKeys
-    officers: Annotated[list[Officer], Field(max_length=limits.OFFICERS_MAX)]
-    policy: Annotated[Policy, BeforeValidator(_explicit)]
-
-
-class Invitation(Body):
-    """Officers let one principal enrol, once, with the one-time key (SPEC 2.5)."""
-
-    TYPE: ClassVar[str] = media_type("invitation")
-
-    id: Id
-    issued_at: Time
-    expires_at: Time
-    principal: Principal
-    one_time_key: PublicKey
-    replaces: bool
-
-
-class Enrolment(Body):
-    """A host binds its signing key to a principal on the strength of an invitation (SPEC 2.7)."""
-
-    TYPE: ClassVar[str] = media_type("enrolment")
-
-    id: Id
-    issued_at: Time
-    principal: Principal
-    signing_key: PublicKey
-    invitation: Bytes
+from strongroom.fields import (
+    Algorithm,
+    Body,
+    Bytes,
+    Capacity,
+    CapacityText,
+    Description,
+    Digest,
+    Id,
+    KeyId,
+    Kind,
+    Labels,
+    Name,
+    Part,
+    Principal,
+    Reason,
+    SerialNumber,
+    SuiteText,
+    Time,
+    media_type,
+    plain_text,
+)
+
+RosterVersion = Annotated[int, Field(ge=1, le=limits.INTEGER_MAX)]
+Code = Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")]
 
 
 class RecordDescription(Part):
@@ -244,7 +50,7 @@ class Record(RecordDescription):
     """One escrowed key with its key blob."""
 
     kid: KeyId
-    suite: _SuiteText
+    suite: SuiteText
     blob: Bytes
 
 
@@ -265,23 +71,12 @@ class Escrow(Body):
         return self
 
 
-class RequesterKind(StrEnum):
-    """In which capacity somebody asks."""
-
-    PRINCIPAL = "principal"
-    OFFICER = "officer"
-
-
-RequesterKindText = Annotated[RequesterKind, Field(strict=False)]
-
-
 class _Asking(Body):
     id: Id
     issued_at: Time
     expires_at: Time
     requester: Principal
-    requester_kind: RequesterKindText
-    principal: Principal
+    requester_kind: CapacityText
 
 
 class Request(_Asking):
@@ -289,10 +84,11 @@ class Request(_Asking):
 
     TYPE: ClassVar[str] = media_type("request")
 
+    principal: Principal
     records: Annotated[list[Id], Field(min_length=1, max_length=limits.RECORDS_MAX)] | None
     name: Name | None
     reason: Reason
-    recipient_suite: _SuiteText
+    recipient_suite: SuiteText
     recipient_key: Bytes
 
     @model_validator(mode="after")
@@ -301,6 +97,8 @@ class Request(_Asking):
             raise ValueError("records, name: exactly one must be given")
         if self.records is not None and len(set(self.records)) != len(self.records):
             raise ValueError("records: an id is repeated")
+        if self.requester_kind is Capacity.OFFICER and not self.reason.strip():
+            raise ValueError("reason: an officer must give one")
         return self
 
 
@@ -309,6 +107,22 @@ class ListingRequest(_Asking):
 
     TYPE: ClassVar[str] = media_type("listing-request")
 
+    principal: Principal
+    after: Id | None
+
+
+class DocketRequest(_Asking):
+    """Somebody asks which requests there are (SPEC 5.8).
+
+    principal: for whose records; null for everybody's. request: this one alone, or null. pending: those that wait
+    for approvals, or all. after: the last id of the page before.
+    """
+
+    TYPE: ClassVar[str] = media_type("docket-request")
+
+    principal: Principal | None
+    request: Id | None
+    pending: bool
     after: Id | None
 
 
@@ -335,9 +149,32 @@ class Release(Body):
 
     request: Id
     request_digest: Digest
+    roster_version: RosterVersion
     released_at: Time
     records: Annotated[list[ReleasedRecord], Field(min_length=1, max_length=limits.RECORDS_MAX)]
     history: list[HistoryEntry]
+
+
+class Disclosure(Part):
+    """Who was given a key, when and why; of several the newest."""
+
+    request: Id
+    requester: Principal
+    requester_kind: CapacityText
+    released_at: Time
+    reason: Reason | None
+
+
+class PendingRequest(Part):
+    """A request for somebody's keys that waits for approvals; `not_before` is the earliest time of a release."""
+
+    request: Id
+    digest: Digest
+    requester: Principal
+    requester_kind: CapacityText
+    asked_at: Time
+    not_before: Time
+    reason: Reason | None
 
 
 class RecordState(StrEnum):
@@ -354,76 +191,85 @@ class ListedRecord(RecordDescription):
     stored_at: Time
     statement: Id
     state: Annotated[RecordState, Field(strict=False)]
+    disclosure: Disclosure | None
 
 
 class Listing(Body):
-    """The records of a principal, a page at a time (SPEC 5.4)."""
+    """The records of a principal, a page at a time, and on the first page who waits for its keys (SPEC 5.4)."""
 
     TYPE: ClassVar[str] = media_type("listing")
 
     request: Id
     request_digest: Digest
     principal: Principal
+    roster_version: RosterVersion
     records: Annotated[list[ListedRecord], Field(max_length=limits.LISTING_RECORDS_MAX)]
+    pending: Annotated[list[PendingRequest], Field(max_length=limits.LISTING_PENDING_MAX)]
+    next: Id | None
+
+
+class RequestState(StrEnum):
+    """What has become of a request."""
+
+    PENDING = "pending"
+    EXPIRED = "expired"
+    RELEASED = "released"
+    REFUSED = "refused"
+    DENIED = "denied"
+
+
+class DocketEntry(Part):
+    """A request on the docket, with what proves it to its reader.
+
+    request: its envelope, null when the database no longer has it. enrolment: the envelope of the requester's
+    enrolment, and `roster` that of the roster which was in force then, when it is not the one in force now; both
+    null for an officer. approvals: envelopes of those that count now. needed: how many policy asks for.
+    decided_at: of the release, refusal or denial.
+    """
+
+    id: Id
+    digest: Digest
+    asked_at: Time
+    log_index: Annotated[int, Field(ge=0, le=limits.INTEGER_MAX)]
+    request: Bytes | None
+    enrolment: Bytes | None
+    roster: Bytes | None
+    approvals: Annotated[list[Bytes], Field(max_length=limits.OFFICERS_MAX)]
+    needed: Annotated[int, Field(ge=0, le=limits.SIGNATURES_MAX)]
+    not_before: Time
+    state: Annotated[RequestState, Field(strict=False)]
+    code: Code | None
+    decided_at: Time | None
+
+
+class Docket(Body):
+    """The requests that there are, newest first, a page at a time (SPEC 5.8).
+
+    invitations: envelopes of replacing invitations that wait for countersignatures, on an officer's first page.
+    """
+
+    TYPE: ClassVar[str] = media_type("docket")
+
+    request: Id
+    request_digest: Digest
+    roster_version: RosterVersion
+    entries: Annotated[list[DocketEntry], Field(max_length=limits.DOCKET_ENTRIES_MAX)]
+    invitations: Annotated[list[Bytes], Field(max_length=limits.DOCKET_INVITATIONS_MAX)]
     next: Id | None
 
 
 class Rejection(Body):
-    """A worker says, signed, why it did not do what it was asked (SPEC 6.2)."""
+    """A worker says, signed, why it did not do what it was asked (SPEC 6.2).
+
+    digest: SHA-256 of the message as it was received, signatures and all. retry_at: when it may be tried again.
+    """
 
     TYPE: ClassVar[str] = media_type("rejection")
 
     request: Id | None
     digest: Digest
-    code: Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")]
-    message: Annotated[str, Field(max_length=2048), AfterValidator(_plain_text)]
+    roster_version: RosterVersion
+    code: Code
+    message: Annotated[str, Field(max_length=limits.REJECTION_CHARACTERS_MAX), AfterValidator(plain_text)]
     rejected_at: Time
-
-
-def parse_body(statement: Statement, model: type[B]) -> B:
-    """Parse the body bytes of a statement as `model` (SPEC 1.5).
-
-    Raises MalformedStatement naming the first field at fault, also when the statement's type is not the
-    model's, or LimitExceeded naming the field and its limit.
-    """
-    if statement.type != model.TYPE:
-        raise MalformedStatement(f"payloadType: is {statement.type[:128]!r}, must be {model.TYPE!r}")
-    return validated(parse_json(statement.body, what="body"), model)
-
-
-def validated(document: object, model: type[P]) -> P:
-    """Check a parsed JSON document against a model; errors as `parse_body`. Inputs never appear in them."""
-    try:
-        return model.model_validate(document)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-    # Label names and unknown members' names are the sender's words: of any length, and perhaps a secret.
-    ours = _member_names(Part) | model.model_fields.keys()
-    field = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part in ours) or "body"
-    for name, unit in _LIMIT_UNITS.items():
-        if first["type"] == name:
-            context = first.get("ctx", {})
-            bound = next((context[k] for k in ("max_length", "min_length", "le", "ge") if k in context), "")
-            edge = "at least" if {"min_length", "ge"} & context.keys() else "at most"
-            raise LimitExceeded(f"{field}: the limit is {edge} {bound} {unit}".rstrip())
-    if first["type"] == "extra_forbidden":
-        raise MalformedStatement(f"{field}: an unknown member")
-    if first["type"] == "union_tag_invalid":
-        raise MalformedStatement(f"{field}: of an unknown type")
-    raise MalformedStatement(f"{field}: {first['msg'].removeprefix('Value error, ')}")
-
-
-def _member_names(part: type[Part]) -> set[str]:
-    return set(part.model_fields).union(*map(_member_names, part.__subclasses__()))
-
-
-_LIMIT_UNITS = {
-    "string_too_long": "characters",
-    "string_too_short": "characters",
-    "bytes_too_long": "bytes",
-    "bytes_too_short": "bytes",
-    "too_long": "entries",
-    "too_short": "entries",
-    "less_than_equal": "",
-    "greater_than_equal": "",
-}
+    retry_at: Time | None

@@ -1,7 +1,8 @@
 """Who speaks for whom, read from the recovery log and nothing else (SPEC 2.8). Pure."""
 
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from strongroom.errors import (
@@ -14,23 +15,39 @@ from strongroom.errors import (
     SignatureInvalid,
     StateCorrupt,
 )
-from strongroom.leaves import EnrolmentLeaf, EscrowLeaf, RosterLeaf, parse_leaf
+from strongroom.leaves import EnrolmentLeaf, EscrowLeaf, RevocationLeaf, RosterLeaf, parse_leaf
+from strongroom.limits import CLOCK_SKEW_SECONDS
 from strongroom.roster import Roster, check_authority, judge_enrolment
 from strongroom.statements import Statement
 
 VERIFIED_ENROLMENTS_KEPT_MAX: Final = 100_000
 
 # How the leaves of these types end, for they are written with sorted members.
-_LEAVES_PASSED_OVER: Final = (b',"type":"request"}', b',"type":"release"}', b',"type":"refusal"}')
+_LEAVES_PASSED_OVER: Final = tuple(
+    b',"type":"%b"}' % name for name in (b"request", b"release", b"refusal", b"approval", b"denial", b"invitation")
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The newest enrolment of a principal as the log has it: statement digest, key id, roster of its time."""
+    """One enrolment of a principal as the log has it: statement digest, key id, roster of its time, leaf index.
+
+    since: time of its leaf. until: of the leaf that replaced or revoked it, None while it is in force. is_revoked:
+    whether that was a revocation. Times in seconds.
+    """
 
     digest: bytes
     key_id: str
     roster_version: int
+    index: int
+    since: int
+    until: int | None = None
+    is_revoked: bool = False
+
+    def spoke_at(self, time: int) -> bool:
+        """Say whether it was in force at a time that another worker's clock gave, by the clock skew."""
+        ended = self.until is not None and time > self.until + CLOCK_SKEW_SECONDS
+        return not ended and time >= self.since - CLOCK_SKEW_SECONDS
 
 
 @dataclass(slots=True)
@@ -49,7 +66,8 @@ class Registry:
     _rosters: dict[int, Roster] = field(default_factory=dict)
     _roster_digests: dict[int, bytes] = field(default_factory=dict)
     _standings: dict[str, tuple[Standing, ...]] = field(default_factory=dict)
-    _invitations_used: set[str] = field(default_factory=set)
+    _invitation_uses: Counter[str] = field(default_factory=Counter)
+    _revoked_at: dict[str, int] = field(default_factory=dict)
     # (principal, statement digest) → signing key of verified enrolments, the longest unused first
     _verified: dict[tuple[str, bytes], bytes] = field(default_factory=dict)
 
@@ -72,6 +90,8 @@ class Registry:
             self._take_roster(entry)
         elif isinstance(entry, EnrolmentLeaf):
             self._take_enrolment(entry)
+        elif isinstance(entry, RevocationLeaf):
+            self._take_revocation(entry)
         elif isinstance(entry, EscrowLeaf):
             raise LogForked(f"recovery log: leaf {self.size}: is of the escrow log")
 
@@ -82,9 +102,24 @@ class Registry:
         self._roster_digests[entry.version] = bytes.fromhex(entry.digest)
 
     def _take_enrolment(self, entry: EnrolmentLeaf) -> None:
-        standing = Standing(bytes.fromhex(entry.digest), entry.key, self.logged_roster_version)
-        self._standings[entry.principal] = (*self._standings.get(entry.principal, ()), standing)
-        self._invitations_used.add(entry.invitation)
+        digest, version = bytes.fromhex(entry.digest), self.logged_roster_version
+        standing = Standing(digest, entry.key, version, self.size, entry.time)
+        former = self._standings.get(entry.principal, ())
+        if former and former[-1].until is None:
+            former = (*former[:-1], replace(former[-1], until=entry.time))
+        self._standings[entry.principal] = (*former, standing)
+        self._invitation_uses[entry.invitation] += 1
+
+    def _take_revocation(self, entry: RevocationLeaf) -> None:
+        # The leaf is enough: a false one, by a stolen log key, could only lock somebody out.
+        standings = self._standings.get(entry.principal, ())
+        self._standings[entry.principal] = tuple(
+            replace(each, until=entry.time if each.until is None else min(each.until, entry.time), is_revoked=True)
+            if entry.key in (None, each.key_id)
+            else each
+            for each in standings
+        )
+        self._revoked_at[entry.principal] = max(entry.time, self._revoked_at.get(entry.principal, 0))
 
     # ---- rosters ----
 
@@ -130,12 +165,29 @@ class Registry:
     # ---- principals ----
 
     def is_enrolled(self, principal: str) -> bool:
-        """Say whether a key speaks for this principal now."""
-        return principal in self._standings
+        """Say whether a key speaks for this principal, or did: the name is taken, also after a revocation."""
+        return bool(self._standings.get(principal))
 
-    def is_used(self, invitation_id: str) -> bool:
-        """Say whether this invitation has led to an enrolment."""
-        return invitation_id in self._invitations_used
+    def uses(self, invitation_id: str) -> int:
+        """Return how many enrolments this invitation has led to."""
+        return self._invitation_uses[invitation_id]
+
+    def revoked_at(self, principal: str) -> int | None:
+        """Return the latest time of a revocation of this principal or one of its keys, in seconds."""
+        return self._revoked_at.get(principal)
+
+    def has_had(self, principal: str, key_id: str) -> bool:
+        """Say whether this key was ever enrolled for this principal."""
+        return any(standing.key_id == key_id for standing in self._standings.get(principal, ()))
+
+    def standing(self, principal: str, key_id: str) -> Standing | None:
+        """Return the newest enrolment of this key for this principal."""
+        found = (each for each in reversed(self._standings.get(principal, ())) if each.key_id == key_id)
+        return next(found, None)
+
+    def roster_of(self, standing: Standing) -> Roster:
+        """Return the roster that was in force when a standing was logged. Raises StateCorrupt as `roster`."""
+        return self._roster(standing.roster_version) if standing.roster_version else self.bootstrap
 
     def enrolments_wanted(self, principals: Iterable[str], *, former: bool = False) -> dict[bytes, str]:
         """Return digest → principal of the enrolment statements to admit before signatures can be judged.
@@ -163,8 +215,7 @@ class Registry:
         standing = next((s for s in self._standings.get(principal, ()) if s.digest == statement.digest), None)
         if standing is None:
             raise StateCorrupt(f"enrolment of {principal}: is not a statement that the recovery log names")
-        roster = self._roster(standing.roster_version) if standing.roster_version else self.bootstrap
-        judged = judge_enrolment(statement, roster)
+        judged = judge_enrolment(statement, self.roster_of(standing))
         if judged.enrolment.principal != principal or judged.key_id != standing.key_id:
             raise StateCorrupt(f"enrolment of {principal}: contradicts its leaf in the recovery log")
         self._verified[principal, statement.digest] = judged.enrolment.signing_key
@@ -175,33 +226,40 @@ class Registry:
         """Check that the key that speaks for `principal` now signed a statement; return the key's id.
 
         Raises PrincipalUnknown when nobody is enrolled under the name, PrincipalRevoked when a key that
-        was replaced since signed it, SignatureInvalid for any other key or a wrong signature, StateCorrupt
-        when the enrolment was not admitted first.
+        was replaced or revoked since signed it, SignatureInvalid for any other key or a wrong signature,
+        StateCorrupt when the enrolment was not admitted first.
         """
         standings = self._known(principal)
         signers = {signature.key_id for signature in statement.signatures}
-        if standings[-1].key_id not in signers and any(s.key_id in signers for s in standings):
+        signed = next((each for each in reversed(standings) if each.key_id in signers), None)
+        if signed is not None and signed.is_revoked:
+            raise PrincipalRevoked(
+                f"principal: {principal} was revoked, or the key that signed for it",
+                hint="the officers have to invite this host anew: `strongroom invite --replace`",
+            )
+        if signed is not None and signed is not standings[-1]:
             raise PrincipalRevoked(
                 f"principal: the key that signed for {principal} was replaced",
                 hint="enrol this host with a new invitation",
             )
         return self._verify_by(standings[-1], statement, principal)
 
-    def verify_former(self, statement: Statement, principal: str) -> str:
-        """Check that some key that spoke for `principal`, now or earlier, signed a statement; return its id.
+    def verify_former(self, statement: Statement, principal: str, key_id: str, time: int) -> bool:
+        """Check that a key that speaks for `principal`, now or earlier, signed a statement that a log names.
 
-        Only for statements whose place in a log shows that they were accepted in their time.
+        Arguments: `key_id` and `time` (seconds) of the statement's leaf. Returns whether the key was in force then.
         Raises as `verify`, PrincipalRevoked excepted.
         """
-        signers = {signature.key_id for signature in statement.signatures}
-        for standing in reversed(self._known(principal)):
-            if standing.key_id in signers:
-                return self._verify_by(standing, statement, principal)
-        raise SignatureInvalid(f"signatures: none by a key that ever spoke for {principal}")
+        self._known(principal)
+        standing = self.standing(principal, key_id)
+        if standing is None:
+            raise SignatureInvalid(f"signatures: key {key_id} never spoke for {principal}")
+        self._verify_by(standing, statement, principal)
+        return standing.spoke_at(time)
 
     def _known(self, principal: str) -> tuple[Standing, ...]:
         standings = self._standings.get(principal)
-        if standings is None:
+        if not standings:
             raise PrincipalUnknown(
                 f"principal: nobody is enrolled as {principal}", hint="enrol with an officer's invitation"
             )

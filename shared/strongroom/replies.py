@@ -1,5 +1,6 @@
 """Replies: what a worker answers and a sender reads (SPEC section 6). Pure."""
 
+import hashlib
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +8,10 @@ from typing import Final
 
 from strongroom.crypto.signing import SigningKey
 from strongroom.errors import MalformedStatement, PermanentError, ReplyInvalid
-from strongroom.messages import Rejection, printable
+from strongroom.fields import printable
+from strongroom.limits import REJECTION_CHARACTERS_MAX
+from strongroom.messages import Rejection
+from strongroom.roster import Roster
 from strongroom.statements import (
     Statement,
     canonical_json,
@@ -100,19 +104,21 @@ def _consistency(value: object) -> Consistency | None:
 
 
 def rejection(
-    error: PermanentError, *, authority: str, request: str | None, digest: bytes, now: int, key: SigningKey
+    error: PermanentError, *, roster: Roster, request: str | None, received: bytes, now: int, key: SigningKey
 ) -> Statement:
     """Say, signed, why a message was not accepted (SPEC 6.2).
 
-    Arguments: `request` is the id of the statement if it could be read, `digest` its digest, or the SHA-256 of
-    the message body when it is no envelope; `now` in seconds; `key` the worker's reply-signing key.
+    Arguments: `request` is the id of the statement if it could be read, `received` the message body as it came,
+    which may not be what its sender signed; `now` in seconds; `key` the worker's reply-signing key.
     """
     body = Rejection(
-        authority=authority,
+        authority=roster.body.authority,
         request=request,
-        digest=digest.hex(),
+        digest=hashlib.sha256(received).hexdigest(),
+        roster_version=roster.body.version,
         code=error.code,
-        message=printable(error.message)[:2048],
+        message=printable(error.message)[:REJECTION_CHARACTERS_MAX],
         rejected_at=now,
+        retry_at=error.retry_at,
     )
     return Statement.sign(Rejection.TYPE, body.to_bytes(), key)

@@ -20,7 +20,8 @@ from strongroom.errors import (
     SignatureInvalid,
     WrongAuthority,
 )
-from strongroom.messages import (
+from strongroom.fields import parse_body
+from strongroom.mandates import (
     Enrolment,
     Invitation,
     LogKeys,
@@ -30,7 +31,6 @@ from strongroom.messages import (
     RosterBody,
     SealingKey,
     SealingKeyState,
-    parse_body,
 )
 from strongroom.statements import Statement, parse_envelope
 
@@ -59,6 +59,7 @@ class Roster:
         _check_policy(body.policy, body.officers)
         _check_sealing_keys(body.sealing_keys)
         _check_logs(body.authority, body.logs)
+        _check_keys(body, root_key)
         if (body.version == 1) != (body.previous is None):
             raise RosterInvalid("previous: must be null in version 1 and in no other")
         return cls(body, statement.digest, statement)
@@ -157,6 +158,14 @@ def _check_logs(authority: str, logs: LogKeys) -> None:
         raise RosterInvalid("logs: both have the same public key")
 
 
+def _check_keys(body: RosterBody, root_key: bytes) -> None:
+    # Each key speaks in one capacity; one that had two would let an officer pass for a worker.
+    keys = [root_key, body.logs.escrow.public_key, body.logs.recovery.public_key]
+    keys += [body.replies.escrow, body.replies.recovery, *(officer.public_key for officer in body.officers)]
+    if len(set(keys)) != len(keys):
+        raise RosterInvalid("roster: the same public key stands in two places")
+
+
 @dataclass(frozen=True, slots=True)
 class JudgedEnrolment:
     """An enrolment whose whole chain was checked."""
@@ -223,9 +232,9 @@ def judge_enrolment(statement: Statement, roster: Roster) -> JudgedEnrolment:
     enrolment = parse_body(statement, Enrolment)
     check_authority(enrolment.authority, roster)
     invitation = judge_invitation(parse_envelope(enrolment.invitation), roster)
-    if invitation.principal != enrolment.principal:
+    if not invitation.covers(enrolment.principal):
         raise InvitationInvalid(
-            f"principal: the invitation is for {invitation.principal}, not for {enrolment.principal}"
+            f"principal: the invitation is for {invitation.whom}, not for {enrolment.principal}"
         )
     if enrolment.signing_key == invitation.one_time_key:
         raise MalformedStatement("signing_key: must not be the invitation's one-time key")

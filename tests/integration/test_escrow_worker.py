@@ -11,15 +11,18 @@ import asyncpg
 import pytest
 from tests.support import authority as make
 from tests.support import workers
+from tests.support.attacker import take_and_abort, taken
 from tests.support.workers import Brokers, Databases
 
 from strongroom import broker as amqp
+from strongroom.checkpoint_file import working_origin
 from strongroom.crypto import tlog
 from strongroom.crypto.notes import verify_checkpoint
 from strongroom.crypto.signing import key_id
-from strongroom.errors import ConfigurationInvalid, NoAnswer
+from strongroom.errors import CheckpointInvalid, ConfigurationInvalid, NoAnswer
+from strongroom.fields import parse_body
 from strongroom.leaves import EscrowLeaf, parse_leaf
-from strongroom.messages import Escrow, Rejection, parse_body
+from strongroom.messages import Escrow, Rejection
 from strongroom.receipts import VerifiedReceipt, verify
 from strongroom.replies import ROSTER_VERSION_HEADER, TREE_SIZE_HEADER, Reply, parse_reply
 from strongroom.roster import Roster
@@ -248,7 +251,23 @@ async def test_two_workers_share_the_queue_and_one_log(place: Place) -> None:
     assert sorted(receipt.index for receipt in receipts) == list(range(60))
     (row,) = await place.rows("SELECT note FROM escrow_checkpoints ORDER BY size DESC LIMIT 1")
     log = place.roster.body.logs.escrow
-    assert verify_checkpoint(row["note"], log.origin, log.public_key).size == 60
+    assert verify_checkpoint(row["note"], working_origin(log.origin), log.public_key).size == 60
+
+
+async def test_a_commit_that_a_thief_makes_fail_gives_him_no_receipt(place: Place) -> None:
+    """He copies note and leaves out of it; no agent takes them, and the worker's next try stores the key."""
+    statement, log = escrow(), place.roster.body.logs.escrow
+    await take_and_abort(place.databases, "escrow", times=1)
+    async with place.worker():
+        receipt = await place.receipt(statement)
+    (loot,) = await taken(place.databases, times=1)
+    stolen = parse_leaf(loot.leaves[-1])
+    assert isinstance(stolen, EscrowLeaf)
+    assert stolen.digest == statement.digest.hex()
+    for forged in loot.receipts(log.origin):
+        with pytest.raises(CheckpointInvalid):
+            verify(forged.to_document(), log.public_key, log.origin)
+    assert (receipt.index, receipt.checkpoint.size) == (0, 1)
 
 
 async def test_a_spoilt_enrolment_costs_its_own_principal_and_nobody_else(place: Place) -> None:

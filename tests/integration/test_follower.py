@@ -11,19 +11,21 @@ from tests.support import authority
 from tests.support.attacker import as_superuser
 from tests.support.authority import signing_key
 
+from strongroom.checkpoint_file import working_origin
 from strongroom.crypto import tlog
 from strongroom.crypto.notes import Checkpoint, sign_checkpoint
 from strongroom.database import Database, Transaction, connect
 from strongroom.errors import LogForked, StateCorrupt
+from strongroom.fields import Capacity, new_id
 from strongroom.follower import RecoveryLogFollower
 from strongroom.leaves import RefusalLeaf
 from strongroom.log_writer import LogName, LogWriter
-from strongroom.messages import RequesterKind, new_id
 from strongroom.registry import Registry
 from strongroom.statements import Statement
 
 ROSTER = authority.roster()
 LOG_KEY = ROSTER.body.logs.recovery
+WORKING = working_origin(LOG_KEY.origin)
 KEY = signing_key("recovery log")
 
 
@@ -93,13 +95,13 @@ def refusal() -> bytes:
         id=new_id(),
         digest="0" * 64,
         requester="laptop",
-        requester_kind=RequesterKind.PRINCIPAL,
+        requester_kind=Capacity.PRINCIPAL,
         code="denied",
     ).to_bytes()
 
 
-def note(size: int, content: Sequence[bytes], origin: str = LOG_KEY.origin, key: str = "recovery log") -> str:
-    """A checkpoint over other leaves than those in the log."""
+def note(size: int, content: Sequence[bytes], origin: str = WORKING, key: str = "recovery log") -> str:
+    """A working checkpoint over other leaves than those in the log."""
     signer = signing_key(key)
     root = tlog.append(tlog.Frontier.empty(), content)[0].root()
     return sign_checkpoint(Checkpoint(origin, size, root), signer.sign, signer.public_key)
@@ -161,7 +163,7 @@ async def test_what_was_logged_is_known_after_advance(
         assert await verify(pool, follower, "laptop-2") == signing_key("laptop-2").key_id
     assert follower.registry.roster.digest == newer.digest
     assert follower.registry.size == 4
-    assert (tmp_path / "follower.checkpoint").read_text() == log.writer.checkpoint_note
+    assert (tmp_path / "follower.checkpoint").read_text() == log.writer.working_note
 
 
 async def test_replaced_keys_are_admitted_on_request(pool: Database, log: RecoveryLog, tmp_path: Path) -> None:
@@ -172,10 +174,10 @@ async def test_replaced_keys_are_admitted_on_request(pool: Database, log: Recove
     await log.add(enrolment("laptop-1", "new key"))
     assert await verify(pool, follower, "laptop-1", "new key") == signing_key("new key").key_id
     with pytest.raises(StateCorrupt, match="not admitted"):
-        follower.registry.verify_former(old, "laptop-1")
+        follower.registry.verify_former(old, "laptop-1", signing_key("laptop-1").key_id, authority.NOW)
     async with pool.transaction() as tx:
         await follower.admit(tx, ["laptop-1", "nobody"], former=True)
-    assert follower.registry.verify_former(old, "laptop-1") == signing_key("laptop-1").key_id
+    assert follower.registry.verify_former(old, "laptop-1", signing_key("laptop-1").key_id, authority.NOW)
 
 
 async def test_nothing_new_costs_one_query(pool: Database, log: RecoveryLog, tmp_path: Path) -> None:
@@ -417,8 +419,12 @@ UNSEEN: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "checkpoint of another key": ((_set_note(8, note(8, OTHERS[:8], key="thief")),), "the checkpoint of 8 leaves"),
     "checkpoint of another log": (
-        (_set_note(8, note(8, OTHERS[:8], origin=ROSTER.body.logs.escrow.origin)),),
+        (_set_note(8, note(8, OTHERS[:8], origin=working_origin(ROSTER.body.logs.escrow.origin))),),
         "the checkpoint of 8 leaves",
+    ),
+    "checkpoint for everybody": (
+        (_set_note(8, note(8, OTHERS[:8], origin=LOG_KEY.origin)),),
+        "the checkpoint of 8 leaves: the note carries no signature",
     ),
     "checkpoint of another size": ((_set_note(8, note(9, OTHERS[:9])),), "checkpoint of 8 leaves is one of 9"),
     "checkpoint damaged": (("UPDATE recovery_checkpoints SET note = ''",), "the checkpoint of 8 leaves"),
@@ -559,4 +565,4 @@ async def test_a_checkpoint_that_cannot_be_kept_is_written_at_the_next_advance(
         await advance(pool, follower)
     folder.mkdir()
     await advance(pool, follower)
-    assert (folder / "follower.checkpoint").read_text() == log.writer.checkpoint_note
+    assert (folder / "follower.checkpoint").read_text() == log.writer.working_note

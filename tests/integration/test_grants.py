@@ -16,8 +16,6 @@ TABLES = {
     "records":               ("I",    "S",      "S"),
     "requests":              ("",     "SI",     "S"),
     "releases":              ("",     "SI",     ""),
-    "released_records":      ("",     "SI",     "S"),
-    "refusals":              ("",     "SI",     "S"),
     "escrow_leaves":         ("SI",   "S",      "S"),
     "escrow_nodes":          ("SI",   "S",      "S"),
     "escrow_checkpoints":    ("SI",   "S",      "S"),
@@ -118,7 +116,7 @@ ALLOWED = [
     (ESCROW, "SELECT * FROM trust_statements"),
     (RECOVERY, "SELECT * FROM escrow_statements, records, releases"),
     (RECOVERY, "INSERT INTO trust_statements VALUES (sha256('s'), NULL, 'roster', 'envelope', 0)"),
-    (AUDITOR, "SELECT * FROM escrow_statements, records, requests, refusals, recovery_leaves"),
+    (AUDITOR, "SELECT * FROM escrow_statements, records, requests, recovery_leaves"),
     (AUDITOR, "SELECT request_id, leaf_index FROM releases"),
 ]
 
@@ -131,7 +129,7 @@ REFUSED = [
     (ESCROW, "SELECT name FROM records"),
     (ESCROW, "SELECT id FROM requests"),
     (ESCROW, "SELECT request_id FROM releases"),
-    (ESCROW, "SELECT request_id FROM refusals"),
+    (ESCROW, "SELECT id FROM requests"),
     (ESCROW, "COPY escrow_statements TO STDOUT"),
     # It writes no trust and no recovery log.
     (ESCROW, "INSERT INTO trust_statements VALUES (sha256('s'), NULL, 'roster', 'envelope', 0)"),
@@ -144,7 +142,7 @@ REFUSED = [
     # The auditor writes nothing and sees no released key.
     (AUDITOR, "SELECT envelope FROM releases"),
     (AUDITOR, "SELECT * FROM releases"),
-    (AUDITOR, "INSERT INTO refusals VALUES (gen_random_uuid(), sha256('s'), 'denied', 0)"),
+    (AUDITOR, "INSERT INTO trust_statements VALUES (sha256('s'), NULL, 'x', '', 0)"),
     *(
         (role, command)
         for role in (ESCROW, RECOVERY, AUDITOR)

@@ -9,21 +9,30 @@ from pathlib import Path
 import pytest
 from deploy.local.postgres import PrivatePostgres
 from tests.conftest import FreshDatabase
-from tests.support.attacker import as_superuser
+from tests.support.attacker import as_superuser, take_and_abort, taken
 from tests.support.authority import AUTHORITY, signing_key
 from tests.support.relay import Relay
 
 from strongroom import receipts
+from strongroom.checkpoint_file import working_origin
 from strongroom.crypto import tlog
 from strongroom.crypto.notes import Checkpoint, sign_checkpoint, verify_checkpoint
 from strongroom.database import Database, connect
-from strongroom.errors import CommitUnknown, DatabaseUnavailable, LimitExceeded, LogForked, StateCorrupt
+from strongroom.errors import (
+    CheckpointInvalid,
+    CommitUnknown,
+    DatabaseUnavailable,
+    LimitExceeded,
+    LogForked,
+    StateCorrupt,
+)
 from strongroom.limits import LEAF_BYTES_MAX
-from strongroom.log_writer import Appended, LogName, LogWriter
+from strongroom.log_writer import LogName, LogWriter, Published
 from strongroom.migrations import migrate
 from strongroom.receipts import Receipt
 
 ORIGIN = f"{AUTHORITY}/escrow"
+WORKING = working_origin(ORIGIN)
 KEY = signing_key("escrow log")
 
 
@@ -49,13 +58,14 @@ async def opened(database: Database, folder: Path, name: str = "a") -> LogWriter
     return writer
 
 
-async def append(database: Database, writer: LogWriter, content: Sequence[bytes]) -> Appended:
+async def append(database: Database, writer: LogWriter, content: Sequence[bytes]) -> Published:
     """The whole way of leaves into the log."""
     async with database.transaction() as tx:
         await writer.lock(tx)
         appended = await writer.append(tx, content)
-    await writer.committed(appended)
-    return appended
+    published = await writer.committed(appended)
+    assert (appended.first_index, appended.size) == (published.size - len(content), published.size)
+    return published
 
 
 def check_receipt(receipt: Receipt, leaf: bytes, index: int, size: int) -> None:
@@ -73,8 +83,8 @@ async def stored_leaves(database: FreshDatabase | PrivatePostgres) -> list[bytes
     content = [row["leaf"] for row in rows]
     assert (head is None) == (not rows)
     if head is not None:
-        assert verify_checkpoint(head["note"], ORIGIN, KEY.public_key) == Checkpoint(
-            ORIGIN, len(rows), root(content)
+        assert verify_checkpoint(head["note"], WORKING, KEY.public_key) == Checkpoint(
+            WORKING, len(rows), root(content)
         )
         assert head["size"] == len(rows)
     return content
@@ -99,8 +109,8 @@ async def test_each_log_has_its_own_tables_key_and_role(
     writer = LogWriter(log, f"{AUTHORITY}/{log}", key, tmp_path / "checkpoint")
     async with connect(database.url(f"strongroom_{log}")) as connected:
         await writer.open(connected)
-        appended = await append(connected, writer, [b"leaf"])
-    verified = receipts.verify(appended.receipt(0).to_document(), key.public_key, f"{AUTHORITY}/{log}")
+        published = await append(connected, writer, [b"leaf"])
+    verified = receipts.verify(published.receipt(0).to_document(), key.public_key, f"{AUTHORITY}/{log}")
     assert verified.leaf == b"leaf"
 
 
@@ -109,41 +119,41 @@ async def test_appended_leaves_are_proven_at_once(pool: Database, database: Fres
     writer = await opened(pool, tmp_path)
     first = 0
     for count in (1, 1, 2, 3, 5, 8, 13, 1, 64, 7):
-        appended = await append(pool, writer, leaves(first, first + count))
-        assert (appended.first_index, appended.size, writer.size) == (first, first + count, first + count)
+        published = await append(pool, writer, leaves(first, first + count))
+        assert published.size == writer.size == first + count
         for index in range(first, first + count):
-            check_receipt(appended.receipt(index), b"leaf %d" % index, index, first + count)
+            check_receipt(published.receipt(index), b"leaf %d" % index, index, first + count)
         first += count
     assert await stored_leaves(database) == leaves(0, first)
 
 
 async def test_older_leaves_are_proven_in_any_later_tree(pool: Database, tmp_path: Path) -> None:
-    """A receipt can be had for every leaf in every tree that has a checkpoint; fresh ones are equal to these."""
+    """A proof can be had for every leaf in every tree that has a checkpoint, and its receipt is the fresh one's."""
     writer = await opened(pool, tmp_path)
     batches = [await append(pool, writer, leaves(first, first + 3)) for first in range(0, 21, 3)]
     async with pool.reading() as tx:
         for batch in batches:
-            again = await writer.receipts(tx, range(batch.size), batch.size)
+            again = await writer.leaf_proofs(tx, range(batch.size), batch.size)
             assert again.keys() == set(range(batch.size))
-            for index, receipt in again.items():
-                check_receipt(receipt, b"leaf %d" % index, index, batch.size)
-            for index in range(batch.first_index, batch.size):
-                assert batch.receipt(index) == again[index]
-            assert await writer.receipts(tx, [0], batch.size, batch.checkpoint_note) == {0: again[0]}
-        assert await writer.receipts(tx, [], 21) == {}
+            for index, proof in again.items():
+                check_receipt(batch.receipt_of(proof), b"leaf %d" % index, index, batch.size)
+            for index in range(batch.size - 3, batch.size):
+                assert batch.receipt(index) == batch.receipt_of(again[index])
+        assert await writer.leaf_proofs(tx, [], 21) == {}
 
 
 async def test_older_leaves_are_proven_in_the_tree_that_is_being_appended(pool: Database, tmp_path: Path) -> None:
-    """Inside the transaction, before COMMIT: old leaves and old sizes are proven against the new checkpoint."""
+    """Before COMMIT old leaves and old sizes are proven in the new tree; the receipts come after it."""
     writer = await opened(pool, tmp_path)
     await append(pool, writer, leaves(0, 5))
     async with pool.transaction() as tx:
         await writer.lock(tx)
         appended = await writer.append(tx, leaves(5, 9))
-        old = await writer.receipts(tx, [4, 0], appended.size, appended.checkpoint_note)
-        assert old == await writer.receipts(tx, [0, 4], appended.size)
+        old = await writer.leaf_proofs(tx, [4, 0], appended.size)
         proofs = await writer.consistency(tx, [5], appended.size)
-    check_receipt(old[4], b"leaf 4", 4, 9)
+    published = await writer.committed(appended)
+    for index in (0, 4):
+        check_receipt(published.receipt_of(old[index]), b"leaf %d" % index, index, 9)
     tlog.verify_consistency(5, root(leaves(0, 5)), 9, root(leaves(0, 9)), proofs[5])
 
 
@@ -162,21 +172,23 @@ async def test_consistency_is_proven_from_every_earlier_size(pool: Database, tmp
 
 
 async def test_an_empty_log_has_nothing_to_prove(pool: Database, tmp_path: Path) -> None:
-    """Before the first leaf: no size, no checkpoint, and the empty tree is consistent with itself alone."""
+    """Before the first leaf: no size, nothing to go on from, and the empty tree is consistent with itself alone."""
     writer = await opened(pool, tmp_path)
-    assert (writer.size, writer.checkpoint_note) == (0, None)
+    assert (writer.size, writer.working_note) == (0, None)
+    empty = await writer.published()
+    assert verify_checkpoint(empty.note, ORIGIN, KEY.public_key) == Checkpoint(ORIGIN, 0, tlog.EMPTY_ROOT)
     async with pool.reading() as tx:
         assert await writer.consistency(tx, [0, 1], 0) == {0: []}
     assert not (tmp_path / "a.checkpoint").exists()
 
 
 async def test_appending_nothing_writes_nothing(pool: Database, database: FreshDatabase, tmp_path: Path) -> None:
-    """Without leaves the head comes back, and no second checkpoint is made of it."""
+    """Without leaves the head comes back, and no row is made of it."""
     writer = await opened(pool, tmp_path)
     assert (await append(pool, writer, [])).size == 0
     before = await append(pool, writer, leaves(0, 2))
     nothing = await append(pool, writer, [])
-    assert (nothing.first_index, nothing.size, nothing.checkpoint_note) == (2, 2, before.checkpoint_note)
+    assert (nothing.size, nothing.note) == (2, before.note)
     assert await stored_leaves(database) == leaves(0, 2)
     with pytest.raises(IndexError):
         nothing.receipt(1)
@@ -188,7 +200,7 @@ async def test_a_leaf_has_a_limit(pool: Database, tmp_path: Path) -> None:
     await append(pool, writer, [b"x" * LEAF_BYTES_MAX])
     with pytest.raises(LimitExceeded, match="65535 bytes"):
         await append(pool, writer, [b"x" * (LEAF_BYTES_MAX + 1)])
-    assert (await append(pool, writer, [b"y"])).first_index == 1
+    assert (await append(pool, writer, [b"y"])).size == 2
 
 
 async def test_the_order_of_calls_is_enforced(pool: Database, tmp_path: Path) -> None:
@@ -221,16 +233,124 @@ async def test_a_rolled_back_transaction_leaves_no_trace(
     """After a rollback the writer, its file and the database are as before, and the same index is given again."""
     writer = await opened(pool, tmp_path)
     await append(pool, writer, leaves(0, 3))
-    before = (writer.size, writer.checkpoint_note, (tmp_path / "a.checkpoint").read_text())
+    before = (writer.size, writer.working_note, (tmp_path / "a.checkpoint").read_text())
     with pytest.raises(ZeroDivisionError):
         async with pool.transaction() as tx:
             await writer.lock(tx)
             assert (await writer.append(tx, [b"never"])).first_index == 3
             raise ZeroDivisionError
-    assert (writer.size, writer.checkpoint_note, (tmp_path / "a.checkpoint").read_text()) == before
+    assert (writer.size, writer.working_note, (tmp_path / "a.checkpoint").read_text()) == before
     assert await stored_leaves(database) == leaves(0, 3)
     check_receipt((await append(pool, writer, [b"leaf 3"])).receipt(3), b"leaf 3", 3, 4)
     assert await stored_leaves(database) == leaves(0, 4)
+
+
+# ---- nothing for agents before COMMIT ----
+
+
+class Recording:
+    """A signing key that notes down what it signs."""
+
+    def __init__(self) -> None:
+        self.public_key = KEY.public_key
+        self.signed: list[str] = []
+
+    def sign(self, message: bytes) -> bytes:
+        """Sign, and keep the first line."""
+        self.signed.append(message.decode().partition("\n")[0])
+        return KEY.sign(message)
+
+
+async def test_nothing_that_an_agent_accepts_is_signed_before_commit(
+    pool: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Old leaves proven, new ones appended: until `committed` the key has signed one working checkpoint."""
+    writer, key = await opened(pool, tmp_path), Recording()
+    await append(pool, writer, leaves(0, 5))
+    monkeypatch.setattr(writer, "_key", key)
+    async with pool.transaction() as tx:
+        await writer.lock(tx)
+        appended = await writer.append(tx, leaves(5, 7))
+        await writer.leaf_proofs(tx, range(5), 7)
+        await writer.consistency(tx, [5], 7)
+    assert key.signed == [WORKING]
+    published = await writer.committed(appended)
+    assert key.signed == [WORKING, ORIGIN]
+    assert verify_checkpoint(published.note, ORIGIN, KEY.public_key).root == root(leaves(0, 7))
+
+
+async def test_the_log_always_signs_the_same_for_the_same_leaves(pool: Database, tmp_path: Path) -> None:
+    """`committed` again, `published`, and another writer: one note for one size."""
+    writer = await opened(pool, tmp_path)
+    async with pool.transaction() as tx:
+        await writer.lock(tx)
+        appended = await writer.append(tx, leaves(0, 3))
+    published = await writer.committed(appended)
+    assert await writer.committed(appended) == published
+    other = await opened(pool, tmp_path, "b")
+    assert {(await each.published()).note for each in (writer, other)} == {published.note}
+
+
+async def test_a_published_head_proves_what_others_appended(pool: Database, tmp_path: Path) -> None:
+    """A writer that appends nothing signs the head that it found, once that is on its own disk."""
+    first, second = await opened(pool, tmp_path, "a"), await opened(pool, tmp_path, "b")
+    await append(pool, first, leaves(0, 5))
+    async with pool.transaction() as tx:
+        await second.lock(tx)
+        assert not (tmp_path / "b.checkpoint").exists()
+        published = await second.published()
+        assert (tmp_path / "b.checkpoint").read_text() == first.working_note
+        proofs = await second.leaf_proofs(tx, [3], published.size)
+    check_receipt(published.receipt_of(proofs[3]), b"leaf 3", 3, 5)
+    with pytest.raises(IndexError):
+        published.receipt(3)
+
+
+async def test_a_published_head_is_never_that_of_an_open_transaction(pool: Database, tmp_path: Path) -> None:
+    """While leaves are appended the head stays the one before, and proofs in the new tree do not fit to it."""
+    writer = await opened(pool, tmp_path)
+    before = await append(pool, writer, leaves(0, 5))
+    with pytest.raises(ZeroDivisionError):
+        async with pool.transaction() as tx:
+            await writer.lock(tx)
+            appended = await writer.append(tx, leaves(5, 7))
+            proofs = await writer.leaf_proofs(tx, [4], appended.size)
+            published = await writer.published()
+            assert (published.size, published.note) == (5, before.note)
+            with pytest.raises(ValueError, match="another tree, one of 7 leaves"):
+                published.receipt_of(proofs[4])
+            raise ZeroDivisionError
+    # The same size with other leaves: a proof out of the transaction that failed does not fit either.
+    other = await append(pool, writer, leaves(10, 12))
+    with pytest.raises(ValueError, match="another tree, one of 7 leaves"):
+        other.receipt_of(proofs[4])
+
+
+@pytest.mark.parametrize("log", LogName)
+async def test_what_is_taken_out_of_a_commit_that_fails_is_no_receipt(
+    database: FreshDatabase, tmp_path: Path, log: LogName
+) -> None:
+    """A superuser copies note and leaves out of the failing COMMIT: no agent takes them, and the writer goes on."""
+    key, origin = signing_key(f"{log} log"), f"{AUTHORITY}/{log}"
+    writer = LogWriter(log, origin, key, tmp_path / "checkpoint")
+    async with connect(database.url(f"strongroom_{log}")) as connected:
+        await writer.open(connected)
+        await append(connected, writer, leaves(0, 4))
+        await take_and_abort(database, log, times=2)
+        for never in (b"never", b"never either"):
+            with pytest.raises(DatabaseUnavailable):
+                await append(connected, writer, [never])
+        published = await append(connected, writer, [b"leaf 4"])
+    loot = await taken(database, times=2)
+    assert [each.leaves for each in loot] == [[*leaves(0, 4), b"never"], [*leaves(0, 4), b"never either"]]
+    for each in loot:
+        # It is genuine, and a worker would go on from it.
+        assert verify_checkpoint(each.note, working_origin(origin), key.public_key).root == root(each.leaves)
+        for forged in each.receipts(origin):
+            with pytest.raises(CheckpointInvalid):
+                receipts.verify(forged.to_document(), key.public_key, origin)
+    receipt = published.receipt(4)
+    assert receipts.verify(receipt.to_document(), key.public_key, origin).leaf == b"leaf 4"
 
 
 # ---- several writers ----
@@ -240,12 +360,12 @@ async def test_two_writers_continue_each_other(pool: Database, database: FreshDa
     """Writers that append by turns, and not strictly so, find each other's leaves and prove them."""
     writers = {"a": await opened(pool, tmp_path, "a"), "b": await opened(pool, tmp_path, "b")}
     for number, name in enumerate("abbabaaabbbbab"):
-        appended = await append(pool, writers[name], [b"leaf %d" % number])
-        check_receipt(appended.receipt(number), b"leaf %d" % number, number, number + 1)
+        published = await append(pool, writers[name], [b"leaf %d" % number])
+        check_receipt(published.receipt(number), b"leaf %d" % number, number, number + 1)
     assert await stored_leaves(database) == leaves(0, 14)
     async with pool.transaction() as tx:
         await writers["a"].lock(tx)
-        assert len(await writers["a"].receipts(tx, range(14), 14)) == 14
+        assert len(await writers["a"].leaf_proofs(tx, range(14), 14)) == 14
 
 
 async def test_writers_at_the_same_time_make_one_log(
@@ -257,26 +377,26 @@ async def test_writers_at_the_same_time_make_one_log(
     """
     writers = [await opened(pool, tmp_path, name) for name in "abc"]
 
-    async def one(number: int) -> tuple[bytes, Appended] | None:
+    async def one(number: int) -> tuple[bytes, Published] | None:
         writer, leaf = writers[number % 3], b"leaf %d" % number
         with suppress(ZeroDivisionError):
             async with pool.transaction() as tx:
                 await writer.lock(tx)
                 appended = await writer.append(tx, [leaf, leaf])
                 _ = 1 // (number % 7)
-            await writer.committed(appended)
-            return leaf, appended
+            return leaf, await writer.committed(appended)
         return None
 
     results = [result for result in await asyncio.gather(*map(one, range(60))) if result is not None]
     assert len(results) == 60 - 9
     content = await stored_leaves(database)
     assert sorted(content) == sorted(leaf for leaf, _ in results for _ in range(2))
-    for leaf, appended in results:
-        check_receipt(appended.receipt(appended.first_index), leaf, appended.first_index, appended.size)
-        assert content[appended.first_index] == leaf
+    for leaf, published in results:
+        for index in (published.size - 2, published.size - 1):
+            check_receipt(published.receipt(index), leaf, index, published.size)
+            assert content[index] == leaf
     for name in "abc":
-        kept = verify_checkpoint((tmp_path / f"{name}.checkpoint").read_text(), ORIGIN, KEY.public_key)
+        kept = verify_checkpoint((tmp_path / f"{name}.checkpoint").read_text(), WORKING, KEY.public_key)
         assert kept.root == root(content[: kept.size])
 
 
@@ -289,9 +409,10 @@ async def test_the_next_transaction_need_not_wait_for_committed(
         await writer.lock(tx)
         first = await writer.append(tx, leaves(0, 3))
     second = await append(pool, writer, leaves(3, 5))
-    await writer.committed(first)
-    assert (second.first_index, writer.size) == (3, 5)
-    assert (tmp_path / "a.checkpoint").read_text() == second.checkpoint_note
+    check_receipt((await writer.committed(first)).receipt(2), b"leaf 2", 2, 3)
+    check_receipt(second.receipt(3), b"leaf 3", 3, 5)
+    assert writer.size == 5
+    assert (tmp_path / "a.checkpoint").read_text() == writer.working_note
     assert await stored_leaves(database) == leaves(0, 5)
 
 
@@ -321,7 +442,7 @@ async def test_the_lock_is_held_until_the_transaction_ends(pool: Database, tmp_p
 
 
 async def test_the_checkpoint_is_on_disk_after_committed_and_not_before(pool: Database, tmp_path: Path) -> None:
-    """The file changes with `committed`, to the very note of the receipts; no temporary file is left."""
+    """The file changes with `committed`, to the very note of the transaction; no temporary file is left."""
     writer = await opened(pool, tmp_path)
     async with pool.transaction() as tx:
         await writer.lock(tx)
@@ -329,7 +450,7 @@ async def test_the_checkpoint_is_on_disk_after_committed_and_not_before(pool: Da
     assert not (tmp_path / "a.checkpoint").exists()
     await writer.committed(appended)
     assert os.listdir(tmp_path) == ["a.checkpoint"]  # noqa: PTH208
-    assert (tmp_path / "a.checkpoint").read_text() == appended.checkpoint_note
+    assert (tmp_path / "a.checkpoint").read_text() == appended.working_note
 
 
 async def test_a_restarted_writer_goes_on(pool: Database, database: FreshDatabase, tmp_path: Path) -> None:
@@ -337,13 +458,14 @@ async def test_a_restarted_writer_goes_on(pool: Database, database: FreshDatabas
     writer = await opened(pool, tmp_path)
     await append(pool, writer, leaves(0, 3))
     older = (tmp_path / "a.checkpoint").read_text()
-    newest = (await append(pool, writer, leaves(3, 7))).checkpoint_note
+    await append(pool, writer, leaves(3, 7))
+    newest = writer.working_note
     (tmp_path / "old.checkpoint").write_text(older)
     for name in ("a", "old", "new"):
         writer = await opened(pool, tmp_path, name)
         assert writer.size == 7
         assert (tmp_path / f"{name}.checkpoint").read_text() == newest
-    assert (await append(pool, writer, [b"leaf 7"])).first_index == 7
+    check_receipt((await append(pool, writer, [b"leaf 7"])).receipt(7), b"leaf 7", 7, 8)
     assert await stored_leaves(database) == leaves(0, 8)
 
 
@@ -368,9 +490,13 @@ async def test_a_damaged_checkpoint_file_is_not_a_first_start(pool: Database, tm
     assert caught.value.hint
 
 
-@pytest.mark.parametrize(("origin", "key"), [(ORIGIN, "another key"), (f"{AUTHORITY}/recovery", "escrow log")])
+@pytest.mark.parametrize(
+    ("origin", "key"),
+    [(WORKING, "another key"), (working_origin(f"{AUTHORITY}/recovery"), "escrow log"), (ORIGIN, "escrow log")],
+    ids=["another key", "another log", "a checkpoint for everybody"],
+)
 async def test_a_foreign_checkpoint_file_is_a_fork(pool: Database, tmp_path: Path, origin: str, key: str) -> None:
-    """A file with another key's or another log's checkpoint does not belong to this log."""
+    """A file with anything but a working checkpoint of this key and log does not belong to this log."""
     other = signing_key(key)
     note = sign_checkpoint(Checkpoint(origin, 1, root([b"leaf"])), other.sign, other.public_key)
     (tmp_path / "a.checkpoint").write_text(note)
@@ -398,8 +524,8 @@ async def test_after_an_unknown_commit_a_restart_finds_a_consistent_log(
     async with connect(database.url("strongroom_escrow")) as pool:
         writer = await opened(pool, tmp_path)
         assert writer.size == size
-        appended = await append(pool, writer, leaves(size, 9))
-        check_receipt(appended.receipt(8), b"leaf 8", 8, 9)
+        published = await append(pool, writer, leaves(size, 9))
+        check_receipt(published.receipt(8), b"leaf 8", 8, 9)
     assert await stored_leaves(database) == leaves(0, 9)
 
 
@@ -420,14 +546,14 @@ async def test_a_server_killed_between_append_and_commit_forgets_the_leaves(
     assert await stored_leaves(own_postgres) == leaves(0, 3)
     async with connect(own_postgres.url("strongroom_escrow")) as pool:
         assert writer.size == 3
-        assert (await append(pool, writer, leaves(3, 5))).first_index == 3
+        check_receipt((await append(pool, writer, leaves(3, 5))).receipt(3), b"leaf 3", 3, 5)
     assert await stored_leaves(own_postgres) == leaves(0, 5)
 
 
 # ---- an enemy who owns the database ----
 
 
-def _note(origin: str, size: int, content: Sequence[bytes], key: str = "escrow log") -> str:
+def _note(size: int, content: Sequence[bytes], origin: str = WORKING, key: str = "escrow log") -> str:
     signer = signing_key(key)
     return sign_checkpoint(Checkpoint(origin, size, root(content)), signer.sign, signer.public_key)
 
@@ -449,17 +575,18 @@ HEADS: dict[str, tuple[tuple[str, ...], str]] = {
     "newest checkpoint deleted": (("DELETE FROM escrow_checkpoints WHERE size = 7",), "back to 4 leaves; 7"),
     "older state restored": (BACK_TO_FOUR, "back to 4 leaves; 7"),
     "checkpoint of another key": (
-        (_set_note(7, _note(ORIGIN, 7, leaves(0, 7), "thief")),),
+        (_set_note(7, _note(7, leaves(0, 7), key="thief")),),
         "checkpoint of 7 leaves",
     ),
     "checkpoint of another log": (
-        (_set_note(7, _note(f"{AUTHORITY}/recovery", 7, leaves(0, 7))),),
+        (_set_note(7, _note(7, leaves(0, 7), working_origin(f"{AUTHORITY}/recovery"))),),
         "checkpoint of 7 leaves",
     ),
+    "checkpoint for everybody": ((_set_note(7, _note(7, leaves(0, 7), ORIGIN)),), "checkpoint of 7 leaves"),
     "checkpoint cut off": (("UPDATE escrow_checkpoints SET note = left(note, 60)",), "checkpoint of 7 leaves"),
-    "checkpoint of another size": ((_set_note(7, _note(ORIGIN, 4, leaves(0, 4))),), "is one of 4"),
+    "checkpoint of another size": ((_set_note(7, _note(4, leaves(0, 4))),), "is one of 4"),
     "other leaves, signed by the log": (
-        (_set_note(7, _note(ORIGIN, 7, leaves(10, 17))),),
+        (_set_note(7, _note(7, leaves(10, 17))),),
         "(7 leaves do not continue the 7|edge of the 7 leaves)",
     ),
 }
@@ -552,7 +679,7 @@ async def test_rows_planted_beyond_the_head_are_not_built_upon(
 
 
 PROOFS: dict[str, tuple[str, str, str]] = {
-    #                  what the superuser does, what a receipt says, what a consistency proof says
+    #                  what the superuser does, what a leaf's proof says, what a consistency proof says
     "leaf edited": (
         "UPDATE escrow_leaves SET leaf = 'forged' WHERE index = 2",
         "leaf 2, or a node above it, is not what was signed",
@@ -574,13 +701,13 @@ PROOFS: dict[str, tuple[str, str, str]] = {
         "node 3 of level 0 is missing",
         "node 3 of level 0 is missing",
     ),
-    "checkpoint edited": (_set_note(7, _note(ORIGIN, 7, leaves(10, 17))), "leaf 2", "between 3 and 7"),
+    "checkpoint edited": (_set_note(7, _note(7, leaves(10, 17))), "leaf 2", "between 3 and 7"),
     "checkpoint deleted": (
         "DELETE FROM escrow_checkpoints WHERE size = 7",
         "checkpoint of 7 leaves is missing",
         "checkpoint of 7 leaves is missing",
     ),
-    "checkpoint replaced": (_set_note(7, _note(ORIGIN, 4, leaves(0, 4))), "is one of 4", "is one of 4"),
+    "checkpoint replaced": (_set_note(7, _note(4, leaves(0, 4))), "is one of 4", "is one of 4"),
 }
 
 
@@ -588,15 +715,15 @@ PROOFS: dict[str, tuple[str, str, str]] = {
 async def test_no_proof_is_handed_out_that_does_not_hold(
     pool: Database, database: FreshDatabase, tmp_path: Path, case: str
 ) -> None:
-    """An edited or missing leaf, node or checkpoint is found before a receipt or proof with it leaves."""
-    command, in_receipt, in_consistency = PROOFS[case]
+    """An edited or missing leaf, node or checkpoint is found before a proof with it leaves."""
+    command, in_leaf_proof, in_consistency = PROOFS[case]
     writer = await opened(pool, tmp_path)
     await append(pool, writer, leaves(0, 7))
     await append(pool, writer, leaves(7, 12))
     await as_superuser(database, command)
     async with pool.reading() as tx:
-        with pytest.raises(LogForked, match=f"^escrow log: .*{in_receipt}"):
-            await writer.receipts(tx, [2], 7)
+        with pytest.raises(LogForked, match=f"^escrow log: .*{in_leaf_proof}"):
+            await writer.leaf_proofs(tx, [2], 7)
         if in_consistency:
             with pytest.raises(LogForked, match=f"^escrow log: .*{in_consistency}"):
                 await writer.consistency(tx, [3], 7)
@@ -610,4 +737,4 @@ async def test_a_row_that_points_beyond_the_log_is_a_fork(pool: Database, tmp_pa
     await append(pool, writer, leaves(0, 7))
     async with pool.reading() as tx:
         with pytest.raises(LogForked, match="leaf 7, the log has 7"):
-            await writer.receipts(tx, [3, 7], 7)
+            await writer.leaf_proofs(tx, [3, 7], 7)

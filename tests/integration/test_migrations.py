@@ -162,8 +162,8 @@ async def test_a_check_finds_what_is_wrong(database: FreshDatabase, change: str,
     assert await check(database.url("strongroom_auditor")) == []
     await as_superuser(database, change)
     findings = await check(database.url("strongroom_auditor"))
-    assert len(findings) == 1
     assert finding in findings[0]
+    assert len(findings) == (2 if "is not applied" in finding else 1)
 
 
 async def test_a_check_finds_a_server_that_does_not_sync(own_postgres: PrivatePostgres) -> None:

@@ -24,7 +24,7 @@ from tests.support.workers import Brokers, Databases
 from strongroom.broker import Consumer, Delivery
 from strongroom.crypto.keyring import write_sealing_key, write_signing_key
 from strongroom.errors import ConfigurationInvalid, RosterExpired, RosterInvalid, StrongroomError
-from strongroom.messages import Policy
+from strongroom.mandates import Policy
 from strongroom.roster import Roster
 from strongroom.service import Health
 from strongroom_recovery import wiring

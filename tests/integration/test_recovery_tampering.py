@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,9 +16,10 @@ from tests.support.attacker import as_superuser, ask_superuser
 from tests.support.recovery import ANSWER_SECONDS_MAX, Place, place_of
 from tests.support.workers import Brokers, Databases
 
-from strongroom.crypto.notes import parse_checkpoint
+from strongroom.crypto.notes import parse_checkpoint, sign_checkpoint
 from strongroom.errors import LogForked
-from strongroom.messages import Escrow, Rejection, Release, Request, parse_body
+from strongroom.fields import parse_body
+from strongroom.messages import Escrow, Rejection, Release, Request
 from strongroom.statements import Statement
 
 OTHER = "laptop-0418"
@@ -43,7 +45,7 @@ async def alarmed(place: Place) -> AsyncIterator[None]:
     with capture_logs() as lines:
         async with place.worker():
             yield
-            assert await place.rows("SELECT * FROM released_records") == []
+            assert await place.rows("SELECT * FROM releases") == []
             await place.enrol(make.enrolment(make.invitation(THIRD), THIRD))
     levels = [line["log_level"] for line in lines if line["event"] == "message" and line["kind"] != "enrolment"]
     assert levels == ["error"]
@@ -93,14 +95,20 @@ async def test_no_edited_row_yields_a_key(place: Place, edit: str) -> None:
     await refused(place, ask.request(), "proof_invalid")
 
 
-async def test_a_checkpoint_of_another_key_is_refused(place: Place) -> None:
-    """An escrow log that the attacker signed is not the authority's."""
+@pytest.mark.parametrize("stranger", ["another key", "for everybody"])
+async def test_a_checkpoint_that_is_no_working_one_of_the_log_is_refused(place: Place, stranger: str) -> None:
+    """Neither an escrow log that the attacker signed, nor the note that every agent has, is what belongs there."""
     _, _, statement = one_record()
     await place.escrow(statement)
-    await as_superuser(
-        place.databases,
-        "UPDATE escrow_checkpoints SET note = (SELECT note FROM recovery_checkpoints ORDER BY size LIMIT 1)",
-    )
+    note = await ask_superuser(place.databases, "SELECT note FROM escrow_checkpoints")
+    head, _ = parse_checkpoint(note)
+    key = make.signing_key("escrow log")
+    if stranger == "another key":
+        key = make.signing_key("thief")
+    else:
+        head = replace(head, origin=place.roster.body.logs.escrow.origin)
+    other = sign_checkpoint(head, key.sign, key.public_key)
+    await ask_superuser(place.databases, "UPDATE escrow_checkpoints SET note = $1", other)
     await refused(place, ask.request(), "checkpoint_invalid")
 
 
@@ -251,7 +259,7 @@ async def test_an_edited_row_spoils_a_listing_and_not_the_worker(place: Place) -
 ANSWER_EDITS = {
     "another's release": """UPDATE releases SET envelope =
         (SELECT envelope FROM releases WHERE request_id = '{other}') WHERE request_id = '{mine}'""",
-    "another's release and leaf": """ALTER TABLE releases DROP CONSTRAINT releases_leaf_index_key;
+    "another's release and leaf": """ALTER TABLE releases DROP CONSTRAINT releases_pkey;
         UPDATE releases SET (envelope, leaf_index) =
         (SELECT envelope, leaf_index FROM releases WHERE request_id = '{other}') WHERE request_id = '{mine}'""",
     "an emptied release": "UPDATE releases SET envelope = '' WHERE request_id = '{mine}'",
@@ -263,19 +271,48 @@ ANSWER_EDITS = {
 
 @pytest.mark.parametrize("edit", ANSWER_EDITS.values(), ids=ANSWER_EDITS)
 async def test_an_edited_answer_is_not_repeated(place: Place, edit: str) -> None:
-    """What the log does not vouch for is not given as the answer of before; the message is kept for a look."""
+    """What the log does not vouch for is not given: the request is decided again, with an entry of its own."""
     await place.escrow(one_record()[2])
     request, other = ask.request(), ask.request()
     async with place.worker():
-        await place.release(request)
+        first = await place.release(request)
         await place.release(other)
         ids = {"mine": parse_body(request, Request).id, "other": parse_body(other, Request).id}
         await as_superuser(place.databases, edit.format(**ids))
+        again = await place.release(request)
+        others = place.signed(await place.ask(other.envelope()), Release)
+    assert again.request == ids["mine"]
+    assert again.records[0].blob != first.records[0].blob
+    assert others.request == ids["other"]
+    assert [leaf.type for leaf in await place.log()][3:] == ["request", "release", "request", "release", "release"]
+
+
+@pytest.mark.parametrize("edit", ["UPDATE releases SET envelope = ''", "UPDATE releases SET envelope = '{}'"])
+async def test_an_edited_answer_is_reported(place: Place, edit: str) -> None:
+    """An edit leaves its trace in the worker's own log."""
+    await place.escrow(one_record()[2])
+    request = ask.request()
+    with capture_logs() as lines:
+        async with place.worker():
+            await place.release(request)
+            await as_superuser(place.databases, edit)
+            await place.release(request)
+    assert [(line["kind"], line["log_level"]) for line in lines if line["event"] == "stored statement lost"] == [
+        ("release", "error")
+    ]
+
+
+async def test_a_lost_release_of_an_expired_request_is_not_decided_again(place: Place) -> None:
+    """Deleting a release does not let its request be answered out of its time, and the log gains nothing."""
+    await place.escrow(one_record()[2])
+    request = ask.request()
+    async with place.worker():
+        await place.release(request)
+        await as_superuser(place.databases, "DELETE FROM releases")
+        place.now += 400
         rejection = await place.rejection(request.envelope())
-        again = place.signed(await place.ask(other.envelope()), Release)
-    assert rejection.code == "proof_invalid"
-    assert again.request == ids["other"]
-    assert await place.quarantined() == ["proof_invalid"]
+    assert rejection.code == "expired"
+    assert [leaf.type for leaf in await place.log()][3:] == ["request", "release"]
 
 
 @pytest.mark.parametrize("index", [0, 2, 1000], ids=["the roster's", "another's", "none"])
@@ -293,25 +330,6 @@ async def test_an_enrolment_that_points_at_another_leaf_is_not_repeated(place: P
         )
         rejection = await place.rejection(statement.envelope(), verb="enrol")
         await place.refusal(ask.request())
-    assert rejection.code == "proof_invalid"
-
-
-@pytest.mark.parametrize(
-    "edit",
-    [
-        "UPDATE refusals SET code = 'approval_required' WHERE leaf_index = 4",
-        "DELETE FROM refusals WHERE leaf_index = 6; UPDATE refusals SET leaf_index = 6 WHERE leaf_index = 4",
-    ],
-    ids=["another code", "another's leaf"],
-)
-async def test_an_edited_refusal_is_not_repeated(place: Place, edit: str) -> None:
-    """The log says which request was refused, and by what code."""
-    request = ask.request()
-    async with place.worker():
-        await place.refusal(request)
-        await place.refusal(ask.request())
-        await as_superuser(place.databases, edit)
-        rejection = await place.rejection(request.envelope())
     assert rejection.code == "proof_invalid"
 
 

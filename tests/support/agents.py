@@ -1,15 +1,17 @@
 """What tests of agents share: a clock that stands still, keys to escrow, and tampering with what arrives."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from strongroom.crypto.secret import Secret
 from strongroom.crypto.signing import SigningKey
-from strongroom.errors import Denied
-from strongroom.replies import Reply, rejection
-from strongroom.statements import parse_envelope
+from strongroom.errors import Denied, PermanentError
+from strongroom.messages import Rejection
+from strongroom.replies import Reply
+from strongroom.statements import Statement, parse_envelope
 from strongroom.testing import FakeMessage
 from strongroom_agent.home import Home
 from strongroom_agent.link import Connector, Link
@@ -70,15 +72,28 @@ def in_turn(*alterations: Alteration) -> Alteration:
     return alter
 
 
-def rejected_by(key: SigningKey, *, of: bytes | None = None) -> Alteration:
-    """Answer with a rejection signed by this key, of the message or of another digest."""
+def rejected_by(
+    key: SigningKey,
+    *,
+    of: bytes | None = None,
+    error: PermanentError | None = None,
+    roster_version: int = 1,
+) -> Alteration:
+    """Answer with a rejection signed by this key, of the message or of other bytes, for `error` or `denied`."""
 
     def alter(message: FakeMessage, _reply: Reply) -> Reply:
-        statement = parse_envelope(message.body)
-        refusal = rejection(
-            Denied("no"), authority="vault.example", request=None, digest=of or statement.digest, now=NOW, key=key
+        why = error or Denied("no")
+        body = Rejection(
+            authority="vault.example",
+            request=None,
+            digest=hashlib.sha256(of or message.body).hexdigest(),
+            roster_version=roster_version,
+            code=why.code,
+            message=why.message,
+            rejected_at=NOW,
+            retry_at=why.retry_at,
         )
-        return Reply(statement=refusal)
+        return Reply(statement=Statement.sign(Rejection.TYPE, body.to_bytes(), key))
 
     return alter
 
@@ -118,6 +133,33 @@ class CountingLink:
         answer = await self._link.answer(message_id, timeout_seconds)
         self._flying.discard(message_id)
         return answer
+
+
+class ForgingLink:
+    """A link on which every message arrives with another key's signature in the place of its sender's."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def submit(
+        self,
+        routing_key: str,
+        body: bytes,
+        *,
+        message_id: str,
+        headers: Mapping[str, int | str],
+        expiration_seconds: float | None,
+    ) -> None:
+        """Hand a forged message on."""
+        true = parse_envelope(body)
+        forged = Statement.sign(true.type, true.body, SigningKey.generate()).envelope()
+        await self._link.submit(
+            routing_key, forged, message_id=message_id, headers=headers, expiration_seconds=expiration_seconds
+        )
+
+    async def answer(self, message_id: str, timeout_seconds: float) -> bytes:
+        """Hand the answer back as it is."""
+        return await self._link.answer(message_id, timeout_seconds)
 
 
 class SilentLink:

@@ -1,4 +1,4 @@
-"""A small authority for tests: functions that build keys, rosters, invitations, enrolments and escrow statements.
+"""A small authority for tests: functions that build keys, rosters, invitations, enrolments, revocations, escrows.
 
 Keys are made from their names, so that the same name gives the same key in every test. Nothing here checks
 anything: a builder makes what it is asked for, also what a reader must refuse.
@@ -12,25 +12,23 @@ from strongroom.blobs import BlobContext, seal_material
 from strongroom.crypto.sealing import PRIVATE_KEY_BYTES, PrivateSealingKey, Suite
 from strongroom.crypto.secret import Secret
 from strongroom.crypto.signing import SigningKey, key_id
-from strongroom.leaves import EnrolmentLeaf, RosterLeaf
-from strongroom.messages import (
-    Body,
+from strongroom.fields import Body, new_id, parse_body
+from strongroom.leaves import EnrolmentLeaf, RevocationLeaf, RosterLeaf
+from strongroom.mandates import (
     Enrolment,
-    Escrow,
     Invitation,
     LogKey,
     LogKeys,
     Officer,
     Policy,
-    Record,
     ReplyKeys,
+    Revocation,
     Role,
     RosterBody,
     SealingKey,
     SealingKeyState,
-    new_id,
-    parse_body,
 )
+from strongroom.messages import Escrow, Record
 from strongroom.registry import Registry
 from strongroom.roster import Roster
 from strongroom.statements import Statement, canonical_json, parse_envelope
@@ -126,13 +124,18 @@ def next_roster(before: Roster, **changes: Any) -> Roster:
 
 
 def invitation_body(principal: str = PRINCIPAL, **changes: Any) -> Invitation:
-    """Return an invitation for a first enrolment, a day long, whose one-time key is `signing_key("one-time")`."""
+    """Return an invitation for a first enrolment, a day long, whose one-time key is `signing_key("one-time")`.
+
+    With a `prefix` it names no principal, and with `uses` it may enrol as many; members as given.
+    """
     members: dict[str, Any] = {
         "authority": AUTHORITY,
         "id": new_id(),
         "issued_at": NOW,
         "expires_at": NOW + DAY,
-        "principal": principal,
+        "principal": None if "prefix" in changes else principal,
+        "prefix": None,
+        "uses": 1,
         "one_time_key": signing_key("one-time").public_key,
         "replaces": False,
     }
@@ -169,6 +172,29 @@ def enrolment(
     return signed(body, signing_key(key or principal), signing_key("one-time"))
 
 
+# ---- revocation ----
+
+
+def revocation_body(principal: str = PRINCIPAL, **changes: Any) -> Revocation:
+    """Return officer a's revocation of a principal with all its keys; members as given."""
+    members: dict[str, Any] = {
+        "authority": AUTHORITY,
+        "id": new_id(),
+        "issued_at": NOW,
+        "officer": "officer-a",
+        "principal": principal,
+        "key": None,
+        "reason": "the host was stolen",
+    }
+    return Revocation(**(members | changes))
+
+
+def revocation(principal: str = PRINCIPAL, *, signer: str | None = None, **changes: Any) -> Statement:
+    """Return a revocation signed by `signing_key(signer)`, by default that of the officer it names."""
+    body = revocation_body(principal, **changes)
+    return signed(body, signing_key(signer or body.officer))
+
+
 # ---- log leaves and the registry ----
 
 
@@ -189,6 +215,20 @@ def enrolment_leaf(statement: Statement, **changes: Any) -> bytes:
         "invitation": parse_body(parse_envelope(body.invitation), Invitation).id,
     }
     return EnrolmentLeaf(**(members | changes)).to_bytes()
+
+
+def revocation_leaf(statement: Statement, **changes: Any) -> bytes:
+    """Return the recovery log's leaf of a revocation; members as given."""
+    body = parse_body(statement, Revocation)
+    members: dict[str, Any] = {
+        "time": NOW,
+        "id": body.id,
+        "digest": statement.digest.hex(),
+        "officer": body.officer,
+        "principal": body.principal,
+        "key": body.key,
+    }
+    return RevocationLeaf(**(members | changes)).to_bytes()
 
 
 def registry(*principals: str, bootstrap: Roster | None = None) -> Registry:

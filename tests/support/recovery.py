@@ -17,9 +17,11 @@ from tests.support.workers import Brokers, Databases
 from strongroom import broker as amqp
 from strongroom import database
 from strongroom.crypto.signing import key_id
+from strongroom.fields import Body, parse_body
 from strongroom.leaves import EscrowLeaf, Leaf, parse_leaf
 from strongroom.log_writer import LogName, LogWriter
-from strongroom.messages import Body, Enrolment, Escrow, Rejection, Release, parse_body
+from strongroom.mandates import Enrolment
+from strongroom.messages import Escrow, Rejection, Release
 from strongroom.receipts import VerifiedReceipt, verify
 from strongroom.replies import Reply, parse_reply
 from strongroom.roster import Roster

@@ -1,12 +1,15 @@
-"""Requests and listing requests for tests, signed like everything in `tests.support.authority`."""
+"""Requests, what officers say to them, and questions, for tests; signed as all is in `tests.support.authority`."""
 
 from typing import Any
 
 from tests.support import authority as make
 
 from strongroom.crypto.sealing import PrivateSealingKey, Suite
+from strongroom.fields import Capacity, new_id, parse_body
+from strongroom.leaves import ApprovalLeaf, DenialLeaf, RequestLeaf
 from strongroom.limits import REQUEST_LIFE_SECONDS_MAX
-from strongroom.messages import ListingRequest, Request, RequesterKind, new_id
+from strongroom.mandates import Approval, Denial
+from strongroom.messages import DocketRequest, ListingRequest, Request
 from strongroom.statements import Statement
 
 
@@ -44,6 +47,114 @@ def listing_request(principal: str = make.PRINCIPAL, *, key: str | None = None, 
     return make.signed(body, make.signing_key(key or body.requester))
 
 
+def docket_body(requester: str = "officer-a", **changes: Any) -> DocketRequest:
+    """Return an officer's question for all requests that wait; members as given."""
+    members: dict[str, Any] = _asking(requester) | {
+        "requester_kind": Capacity.OFFICER,
+        "principal": None,
+        "request": None,
+        "pending": True,
+        "after": None,
+    }
+    return DocketRequest(**(members | changes))
+
+
+def docket_request(requester: str = "officer-a", *, key: str | None = None, **changes: Any) -> Statement:
+    """Return a question for the docket signed by `make.signing_key(key)`, by default that of the requester."""
+    body = docket_body(requester, **changes)
+    return make.signed(body, make.signing_key(key or body.requester))
+
+
+# ---- what is said to a request ----
+
+
+def approval_body(asked: Statement, officer: str = "officer-a", **changes: Any) -> Approval:
+    """Return an officer's approval, a day long, of exactly this request; members as given."""
+    members: dict[str, Any] = {
+        "authority": make.AUTHORITY,
+        "id": new_id(),
+        "issued_at": make.NOW,
+        "expires_at": make.NOW + make.DAY,
+        "officer": officer,
+        "request": parse_body(asked, Request).id,
+        "request_digest": asked.digest.hex(),
+        "reason": "spoke with the owner",
+    }
+    return Approval(**(members | changes))
+
+
+def approval(asked: Statement, officer: str = "officer-a", *, key: str | None = None, **changes: Any) -> Statement:
+    """Return an approval signed by `make.signing_key(key)`, by default that of the officer."""
+    return make.signed(approval_body(asked, officer, **changes), make.signing_key(key or officer))
+
+
+def denial_body(asked: Statement, denier: str = "officer-a", **changes: Any) -> Denial:
+    """Return an officer's denial of exactly this request; members as given."""
+    members: dict[str, Any] = {
+        "authority": make.AUTHORITY,
+        "id": new_id(),
+        "issued_at": make.NOW,
+        "denier": denier,
+        "denier_kind": Capacity.OFFICER,
+        "request": parse_body(asked, Request).id,
+        "request_digest": asked.digest.hex(),
+        "reason": "nobody here asked for this",
+    }
+    return Denial(**(members | changes))
+
+
+def denial(asked: Statement, denier: str = "officer-a", *, key: str | None = None, **changes: Any) -> Statement:
+    """Return a denial signed by `make.signing_key(key)`, by default that of the denier."""
+    return make.signed(denial_body(asked, denier, **changes), make.signing_key(key or denier))
+
+
+# ---- log leaves ----
+
+
+def request_leaf(statement: Statement, **changes: Any) -> bytes:
+    """Return the recovery log's leaf of a request; members as given."""
+    body = parse_body(statement, Request)
+    members: dict[str, Any] = {
+        "time": make.NOW,
+        "id": body.id,
+        "digest": statement.digest.hex(),
+        "requester": body.requester,
+        "requester_kind": body.requester_kind,
+        "key": statement.signatures[0].key_id,
+        "principal": body.principal,
+    }
+    return RequestLeaf(**(members | changes)).to_bytes()
+
+
+def approval_leaf(statement: Statement, **changes: Any) -> bytes:
+    """Return the recovery log's leaf of an approval; members as given."""
+    body = parse_body(statement, Approval)
+    members: dict[str, Any] = {
+        "time": make.NOW,
+        "id": body.id,
+        "digest": statement.digest.hex(),
+        "officer": body.officer,
+        "key": statement.signatures[0].key_id,
+        "request": body.request,
+    }
+    return ApprovalLeaf(**(members | changes)).to_bytes()
+
+
+def denial_leaf(statement: Statement, **changes: Any) -> bytes:
+    """Return the recovery log's leaf of a denial; members as given."""
+    body = parse_body(statement, Denial)
+    members: dict[str, Any] = {
+        "time": make.NOW,
+        "id": body.id,
+        "digest": statement.digest.hex(),
+        "denier": body.denier,
+        "denier_kind": body.denier_kind,
+        "key": statement.signatures[0].key_id,
+        "request": body.request,
+    }
+    return DenialLeaf(**(members | changes)).to_bytes()
+
+
 def _asking(principal: str) -> dict[str, Any]:
     return {
         "authority": make.AUTHORITY,
@@ -51,6 +162,6 @@ def _asking(principal: str) -> dict[str, Any]:
         "issued_at": make.NOW,
         "expires_at": make.NOW + REQUEST_LIFE_SECONDS_MAX,
         "requester": principal,
-        "requester_kind": RequesterKind.PRINCIPAL,
+        "requester_kind": Capacity.PRINCIPAL,
         "principal": principal,
     }

@@ -19,7 +19,7 @@ from tests.support.workers import Brokers, Databases
 from strongroom import authority as founding
 from strongroom import broker as amqp
 from strongroom.crypto.sealing import Suite
-from strongroom.messages import LogKey, Officer, Policy, Role
+from strongroom.mandates import LogKey, Officer, Policy, Role
 from strongroom.roster import Roster
 from strongroom.settings import read_root_key, read_roster
 from strongroom_agent.enrolment import enrol

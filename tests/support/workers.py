@@ -11,8 +11,9 @@ from tests.support import authority as make
 
 from strongroom import database
 from strongroom.crypto.keyring import write_sealing_key, write_signing_key
+from strongroom.fields import parse_body
 from strongroom.log_writer import LogName, LogWriter
-from strongroom.messages import Enrolment, parse_body
+from strongroom.mandates import Enrolment
 from strongroom.roster import Roster
 from strongroom.statements import Statement
 

@@ -1,15 +1,26 @@
 """The pure parts of the broker package: URLs that never show, reply addresses, what may be copied, ids."""
 
 import base64
+import datetime as dt
 import struct
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strongroom.broker import quarantine_id
-from strongroom.broker.connection import Endpoint, printable
+from strongroom.broker import ClientCertificate, quarantine_id
+from strongroom.broker.endpoint import Endpoint, printable
 from strongroom.broker.quarantine import publishable_routing_key, quarantine_properties, safe_headers
 from strongroom.broker.replies import has_narrow_process_id, reply_node
 from strongroom.errors import ConfigurationInvalid
@@ -19,9 +30,31 @@ NODE = b"\x83Xv\x00\x0ereply@63496052"
 KEY = base64.b64encode(bytes(16)).decode()
 
 
-def parse(url: str, ca_file: Path | None = None) -> Endpoint:
-    """An endpoint with everything but the URL fixed."""
-    return Endpoint.parse(url, ca_file=ca_file, name="test", timeout_seconds=1)
+def parse(url: str, ca_file: Path | None = None, certificate: ClientCertificate | None = None) -> Endpoint:
+    """An endpoint with everything but the URL and its files fixed."""
+    return Endpoint.parse(url, ca_file=ca_file, name="test", timeout_seconds=1, certificate=certificate)
+
+
+def pair(folder: Path, *, passphrase: bytes | None = None) -> ClientCertificate:
+    """A self-signed certificate and its private key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "abc")])
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + dt.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    protection = NoEncryption() if passphrase is None else BestAvailableEncryption(passphrase)
+    files = ClientCertificate(folder / "client.pem", folder / "client.key")
+    files.file.write_bytes(made.public_bytes(Encoding.PEM))
+    files.key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, protection))
+    return files
 
 
 def address(process: bytes, key: str = KEY) -> str:
@@ -78,6 +111,58 @@ def test_a_ca_file_for_a_url_without_tls_is_refused() -> None:
     """Whoever gives a CA file means TLS, and must not silently get none."""
     with pytest.raises(ConfigurationInvalid, match="does not use amqps"):
         parse("amqp://u:p@host/vhost", Path("ca.pem"))
+
+
+# ---- certificates ----
+
+FILES = ClientCertificate(Path("client.pem"), Path("client.key"))
+
+
+def test_a_certificate_for_a_url_without_tls_is_refused() -> None:
+    """It could not be shown to anybody."""
+    with pytest.raises(ConfigurationInvalid, match="does not use amqps"):
+        parse("amqp://host/vhost", certificate=FILES)
+
+
+@pytest.mark.parametrize("url", ["amqps://fleet:s3cret@h:5671/v?heartbeat=5", "amqps://h:5671/v?heartbeat=5"])
+def test_with_a_certificate_the_login_holds_no_user_and_no_password(url: str) -> None:
+    """What the driver is given asks for EXTERNAL before anything else, and keeps the rest of the URL."""
+    assert parse(url, certificate=FILES).login_url == "amqps://h:5671/v?auth=external&heartbeat=5"
+    assert parse(url).login_url == url
+
+
+def test_an_endpoint_knows_whose_account_it_uses() -> None:
+    """The user name of the URL, decoded; with a certificate the broker is left to judge."""
+    assert parse("amqps://pc%2D1:x@h/v").is_account_of("pc-1")
+    assert not parse("amqps://fleet:x@h/v").is_account_of("pc-1")
+    assert not parse("amqps://h/v").is_account_of("pc-1")
+    assert parse("amqps://fleet:x@h/v", certificate=FILES).is_account_of("pc-1")
+
+
+def test_a_certificate_with_its_key_can_be_used(tmp_path: Path) -> None:
+    """The context that verifies the broker also holds them."""
+    assert parse("amqps://h/v", certificate=pair(tmp_path)).tls() is not None
+
+
+@pytest.mark.parametrize("fault", ["no certificate", "no key", "another key", "an encrypted key", "no PEM"])
+def test_a_certificate_that_cannot_be_used_is_named(fault: str, tmp_path: Path) -> None:
+    """The error names both files and nothing in them; nobody is asked for a passphrase on a terminal."""
+    files = pair(tmp_path, passphrase=b"x" if fault == "an encrypted key" else None)
+    match fault:
+        case "no certificate":
+            files.file.unlink()
+        case "no key":
+            files.key_file.unlink()
+        case "another key":
+            (tmp_path / "other").mkdir()
+            files.key_file.write_bytes(pair(tmp_path / "other").key_file.read_bytes())
+        case "no PEM":
+            files.key_file.write_bytes(b"s3cret")
+    with pytest.raises(ConfigurationInvalid) as refused:
+        parse("amqps://h/v", certificate=files).tls()
+    assert str(files.file) in str(refused.value)
+    assert str(files.key_file) in str(refused.value)
+    assert "s3cret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"])

@@ -150,7 +150,7 @@ def test_ceremony_repeats_no_password_and_prints_none(founded: tuple[Ceremony, s
     """Every account has a password of its own; only the workers share the passphrase of their key files."""
     ceremony, printed = founded
     secrets = secret_texts(ceremony)
-    assert len(secrets) == 5 + 5 + 1 + 1 + 2
+    assert len(secrets) == 5 + 6 + 1 + 1 + 2
     assert len(set(secrets)) == len(secrets) - 1
     assert all(len(each) == 48 for each in secrets)
     assert not any(each in printed for each in secrets)

@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 from tests.support.authority import AUTHORITY, signing_key
 
-from strongroom.checkpoint_file import CheckpointFile
+from strongroom.checkpoint_file import CheckpointFile, working_origin
 from strongroom.crypto.notes import NOTE_BYTES_MAX, Checkpoint, sign_checkpoint
 from strongroom.errors import LogForked, StateCorrupt
 
 ORIGIN = f"{AUTHORITY}/escrow"
+WORKING = working_origin(ORIGIN)
 KEY = signing_key("escrow log")
 
 
-def note(size: int, content: bytes = b"", *, origin: str = ORIGIN, key: str = "escrow log") -> str:
-    """A signed checkpoint over this many leaves, whatever they are."""
+def note(size: int, content: bytes = b"", *, origin: str = WORKING, key: str = "escrow log") -> str:
+    """A working checkpoint over this many leaves, whatever they are."""
     signer = signing_key(key)
     return sign_checkpoint(Checkpoint(origin, size, sha256(content).digest()), signer.sign, signer.public_key)
 
@@ -41,7 +42,7 @@ def test_what_was_kept_is_read_back(file: CheckpointFile, path: Path) -> None:
     """The note stands in the file verbatim, so that other tools can read it, and nothing else is left behind."""
     file.advance(note(3))
     assert path.read_text() == note(3)
-    assert file.read() == (Checkpoint(ORIGIN, 3, sha256(b"").digest()), note(3))
+    assert file.read() == (Checkpoint(WORKING, 3, sha256(b"").digest()), note(3))
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -90,10 +91,17 @@ def test_a_damaged_file_is_not_a_first_start(file: CheckpointFile, path: Path, c
 
 
 @pytest.mark.parametrize(
-    "foreign", [note(3, key="thief"), note(3, origin=f"{AUTHORITY}/recovery"), note(3).replace("\n3\n", "\n4\n")]
+    "foreign",
+    [
+        note(3, key="thief"),
+        note(3, origin=working_origin(f"{AUTHORITY}/recovery")),
+        note(3, origin=ORIGIN),
+        note(3).replace("\n3\n", "\n4\n"),
+    ],
+    ids=["another key", "another log", "a checkpoint for everybody", "a changed size"],
 )
 def test_a_foreign_signature_is_a_fork(file: CheckpointFile, path: Path, foreign: str) -> None:
-    """Another key, another log, or a changed size: not what this log signed."""
+    """Another key or log, a checkpoint that is not a working one, or a changed size: not what belongs here."""
     path.write_text(foreign)
     with pytest.raises(LogForked, match=r"escrow\.checkpoint: is not a checkpoint that the log"):
         file.read()

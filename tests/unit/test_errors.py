@@ -73,7 +73,16 @@ def test_every_cause_has_exactly_one_outcome() -> None:
 def test_wire_codes_fit_into_a_rejection() -> None:
     """Whatever permanent error a worker meets, its code can be signed and sent."""
     for each in CAUSES.values():
-        Rejection(authority="abc", request=None, digest="0" * 64, code=each.code, message="", rejected_at=0)
+        Rejection(
+            authority="abc",
+            request=None,
+            digest="0" * 64,
+            roster_version=1,
+            code=each.code,
+            message="",
+            rejected_at=0,
+            retry_at=None,
+        )
 
 
 def test_the_codes_of_the_specification_are_all_there() -> None:
@@ -81,7 +90,7 @@ def test_the_codes_of_the_specification_are_all_there() -> None:
     section = SPEC.partition("## 12. Error codes")[2].partition("\n## ")[0]
     promised = set(re.findall(r"`([a-z_]+)`", section))
     by_code = {each.code: each for each in CAUSES.values()}
-    assert len(promised) == 22
+    assert len(promised) == 24
     assert promised <= by_code.keys()
     assert {code for code in promised if not issubclass(by_code[code], PermanentError)} == {"log_forked"}
 
@@ -98,6 +107,22 @@ def test_a_rejection_keeps_the_code_that_the_authority_gave() -> None:
     """The remote code is kept beside the class's own."""
     error = Rejected("not you", remote_code="denied", hint="ask")
     assert (error.message, error.remote_code, error.code, error.hint) == ("not you", "denied", "rejected", "ask")
+    assert error.retry_at is None
+    assert Rejected("too fast", remote_code="rate_limited", retry_at=1_800_000_000).retry_at == 1_800_000_000
+
+
+def test_a_rejection_exits_as_the_error_that_the_authority_names() -> None:
+    """Each code of the wire has the exit code of its class, and one that nobody knows a plain failure."""
+    for each in PermanentError.__subclasses__():
+        assert Rejected("no", remote_code=each.code).exit_code is each.exit_code
+    assert Rejected("no", remote_code="nonsense").exit_code is ExitCode.FAILED
+
+
+@pytest.mark.parametrize("error", [each for each in PermanentError.__subclasses__() if each is not Rejected])
+def test_a_permanent_error_may_say_when_to_come_back(error: type[PermanentError]) -> None:
+    """The time is kept beside the words; an error that is not told one has none."""
+    assert error("later", retry_at=1_800_000_000).retry_at == 1_800_000_000
+    assert error("never").retry_at is None
 
 
 def test_exit_codes_are_those_of_the_command() -> None:
@@ -110,7 +135,9 @@ def test_exit_codes_are_those_of_the_command() -> None:
             assert each.exit_code is ExitCode.FAILED
     assert int(ExitCode.TRY_LATER) == 75
     assert errors.NotFound.exit_code == 3
-    assert errors.Denied.exit_code == errors.OfficerUnknown.exit_code == errors.InvitationInvalid.exit_code == 4
+    for refused in (errors.Denied, errors.OfficerUnknown, errors.InvitationInvalid, errors.ApprovalInvalid):
+        assert refused.exit_code == 4
+    assert errors.RateLimited.exit_code == 75
     assert errors.ApprovalRequired.exit_code == 5
     assert errors.UsageError.exit_code == errors.ConfigurationInvalid.exit_code == 2
 

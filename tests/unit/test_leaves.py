@@ -1,24 +1,32 @@
 """Log leaves: the members that SPEC 7.2 gives each type, their one spelling, and what is refused."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from strongroom.errors import LimitExceeded, MalformedStatement, PermanentError
+from strongroom.fields import Capacity, Part, new_id
 from strongroom.leaves import (
+    ApprovalLeaf,
+    DenialLeaf,
     EnrolmentLeaf,
     EscrowLeaf,
+    InvitationLeaf,
+    Leaf,
     RefusalLeaf,
     ReleaseLeaf,
     RequestLeaf,
+    RevocationLeaf,
     RosterLeaf,
     parse_leaf,
 )
-from strongroom.limits import INTEGER_MAX, LEAF_BYTES_MAX, RECORDS_MAX
-from strongroom.messages import Part, RequesterKind, new_id
+from strongroom.limits import INTEGER_MAX, LEAF_BYTES_MAX, OFFICERS_MAX, RECORDS_MAX, SIGNATURES_MAX
 
 DIGEST = "5e" * 32
+SPEC = (Path(__file__).parents[2] / "SPEC.md").read_text(encoding="utf-8")
 ESCROW = EscrowLeaf(time=1, id=new_id(), digest=DIGEST, principal="laptop-0417", key="0" * 32)
 ROSTER = RosterLeaf(time=1, version=1, digest=DIGEST)
 ENROLMENT = EnrolmentLeaf(
@@ -29,20 +37,54 @@ REQUEST = RequestLeaf(
     id=new_id(),
     digest=DIGEST,
     requester="officer-a",
-    requester_kind=RequesterKind.OFFICER,
+    requester_kind=Capacity.OFFICER,
+    key="0" * 32,
     principal="laptop-0417",
 )
-RELEASE = ReleaseLeaf(time=1, id=new_id(), digest=DIGEST, release=DIGEST, records=[new_id()])
-REFUSAL = RefusalLeaf(
-    time=1, id=new_id(), digest=DIGEST, requester="officer-a", requester_kind=RequesterKind.OFFICER, code="denied"
+APPROVAL = ApprovalLeaf(time=1, id=new_id(), digest=DIGEST, officer="officer-b", key="0" * 32, request=new_id())
+DENIAL = DenialLeaf(
+    time=1,
+    id=new_id(),
+    digest=DIGEST,
+    denier="officer-b",
+    denier_kind=Capacity.OFFICER,
+    key="0" * 32,
+    request=new_id(),
 )
-LEAVES = [ESCROW, ROSTER, ENROLMENT, REQUEST, RELEASE, REFUSAL]
+REVOCATION = RevocationLeaf(
+    time=1, id=new_id(), digest=DIGEST, officer="officer-a", principal="laptop-0417", key="0" * 32
+)
+INVITATION = InvitationLeaf(
+    time=1, id=new_id(), digest=DIGEST, principal="laptop-0417", officers=["officer-a", "officer-b"]
+)
+RELEASE = ReleaseLeaf(
+    time=1, id=new_id(), digest=DIGEST, release=DIGEST, approvals=[DIGEST, "6f" * 32], records=[new_id()]
+)
+REFUSAL = RefusalLeaf(
+    time=1, id=new_id(), digest=DIGEST, requester="officer-a", requester_kind=Capacity.OFFICER, code="denied"
+)
+LEAVES: list[Leaf] = [
+    ESCROW,
+    ROSTER,
+    INVITATION,
+    ENROLMENT,
+    REVOCATION,
+    REQUEST,
+    APPROVAL,
+    DENIAL,
+    RELEASE,
+    REFUSAL,
+]
 MEMBERS = {
     "escrow": {"id", "digest", "principal", "key"},
     "roster": {"version", "digest"},
     "enrolment": {"id", "digest", "principal", "key", "invitation"},
-    "request": {"id", "digest", "requester", "requester_kind", "principal"},
-    "release": {"id", "digest", "release", "records"},
+    "invitation": {"id", "digest", "principal", "officers"},
+    "revocation": {"id", "digest", "officer", "principal", "key"},
+    "request": {"id", "digest", "requester", "requester_kind", "key", "principal"},
+    "approval": {"id", "digest", "officer", "key", "request"},
+    "denial": {"id", "digest", "denier", "denier_kind", "key", "request"},
+    "release": {"id", "digest", "release", "approvals", "records"},
     "refusal": {"id", "digest", "requester", "requester_kind", "code"},
 }
 
@@ -50,6 +92,14 @@ MEMBERS = {
 def of_type(leaf: Part) -> str:
     """Name a parameter set by the type of its leaf."""
     return type(leaf).__name__
+
+
+def test_the_types_of_leaves_and_their_members_are_those_of_the_specification() -> None:
+    """The table of SPEC 7.2 and the models name the same types with the same members."""
+    rows = re.findall(r"^\| (?:escrow|recovery) \| `([a-z]+)` \| (.*) \|$", SPEC, re.MULTILINE)
+    specified = {type_: set(re.findall(r"`([a-z_]+)`", members)) for type_, members in rows}
+    assert specified == MEMBERS
+    assert {leaf.type for leaf in LEAVES} == MEMBERS.keys()
 
 
 @pytest.mark.parametrize("leaf", LEAVES, ids=of_type)
@@ -71,8 +121,9 @@ def test_a_leaf_lacks_nothing_and_has_nothing_more(leaf: EscrowLeaf) -> None:
         without = {name: value for name, value in document.items() if name != member}
         with pytest.raises(MalformedStatement, match=r"^leaf"):
             parse_leaf(json.dumps(without).encode())
-        with pytest.raises(PermanentError, match=r"^leaf"):
-            parse_leaf(json.dumps(document | {member: None}).encode())
+        if (leaf.type, member) != ("revocation", "key"):
+            with pytest.raises(PermanentError, match=r"^leaf"):
+                parse_leaf(json.dumps(document | {member: None}).encode())
     with pytest.raises(MalformedStatement, match="an unknown member"):
         parse_leaf(json.dumps(document | {"description": "secret"}).encode())
     with pytest.raises(MalformedStatement, match="repeated"):
@@ -121,6 +172,20 @@ def test_an_unknown_type_is_refused_without_repeating_it() -> None:
         (ENROLMENT, {"principal": "a b"}),
         (ENROLMENT, {"invitation": ""}),
         (REQUEST, {"requester_kind": "root"}),
+        (REQUEST, {"key": ""}),
+        (APPROVAL, {"key": "0" * 31}),
+        (APPROVAL, {"officer": "a b"}),
+        (APPROVAL, {"request": ""}),
+        (DENIAL, {"denier_kind": "root"}),
+        (DENIAL, {"request": ""}),
+        (REVOCATION, {"key": ""}),
+        (REVOCATION, {"key": "0" * 31}),
+        (REVOCATION, {"principal": "a b"}),
+        (INVITATION, {"officers": []}),
+        (INVITATION, {"officers": ["officer-a"] * (SIGNATURES_MAX + 1)}),
+        (INVITATION, {"officers": ["a b"]}),
+        (RELEASE, {"approvals": [DIGEST] * (OFFICERS_MAX + 1)}),
+        (RELEASE, {"approvals": ["5E" * 32]}),
         (RELEASE, {"records": []}),
         (RELEASE, {"records": [new_id()] * (RECORDS_MAX + 1)}),
         (REFUSAL, {"code": "Denied"}),
@@ -134,12 +199,28 @@ def test_values_out_of_format_are_refused(leaf: Part, change: dict[str, Any]) ->
         parse_leaf(json.dumps(leaf.model_dump(mode="json") | change).encode())
 
 
+def test_a_revocation_leaf_names_one_key_or_none() -> None:
+    """`key` null is the whole principal, and is written out as null (SPEC 7.2)."""
+    whole = REVOCATION.model_copy(update={"key": None})
+    assert parse_leaf(whole.to_bytes()) == whole
+    assert b'"key":null' in whole.to_bytes()
+
+
+def test_a_release_without_approvals_says_so() -> None:
+    """Where policy asks for none the list is there, and empty."""
+    alone = RELEASE.model_copy(update={"approvals": []})
+    assert parse_leaf(alone.to_bytes()) == alone
+    assert b'"approvals":[]' in alone.to_bytes()
+
+
 def test_a_leaf_has_at_most_65535_bytes() -> None:
     """The edge of SPEC 7.2 and one beyond; the longest leaf that is ever written stays far below."""
     data = ESCROW.to_bytes()
     assert parse_leaf(data.ljust(LEAF_BYTES_MAX)) == ESCROW
     with pytest.raises(LimitExceeded, match="leaf: 65536 bytes, the limit is 65535 bytes"):
         parse_leaf(data.ljust(LEAF_BYTES_MAX + 1))
-    longest = RELEASE.model_copy(update={"records": [new_id() for _ in range(RECORDS_MAX)]})
-    assert len(longest.to_bytes()) < LEAF_BYTES_MAX / 5
+    longest = RELEASE.model_copy(
+        update={"approvals": [DIGEST] * OFFICERS_MAX, "records": [new_id() for _ in range(RECORDS_MAX)]}
+    )
+    assert len(longest.to_bytes()) < LEAF_BYTES_MAX / 2
     assert parse_leaf(longest.to_bytes()) == longest

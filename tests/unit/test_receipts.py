@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tests.support.authority import AUTHORITY, signing_key
 
 from strongroom import receipts
+from strongroom.checkpoint_file import working_origin
 from strongroom.crypto import tlog
 from strongroom.crypto.notes import Checkpoint, proof_text, sign_checkpoint
 from strongroom.errors import CheckpointInvalid, ProofInvalid
@@ -92,9 +93,11 @@ def test_another_leaf_is_refused() -> None:
             verify(Receipt(leaf, proof).to_document())
 
 
-@pytest.mark.parametrize("other", [{"origin": f"{AUTHORITY}/recovery"}, {"key": "thief"}])
+@pytest.mark.parametrize(
+    "other", [{"origin": f"{AUTHORITY}/recovery"}, {"origin": working_origin(ORIGIN)}, {"key": "thief"}]
+)
 def test_another_log_is_refused(other: dict[str, str]) -> None:
-    """A checkpoint that another key signed, or this key for another log, is worth nothing."""
+    """A checkpoint by another key, or by this one for another log or for workers alone, is worth nothing."""
     with pytest.raises(CheckpointInvalid):
         verify(receipt(4, LEAVES, **other).to_document())
 

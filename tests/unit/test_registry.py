@@ -1,7 +1,11 @@
-"""Who speaks for whom, folded from the recovery log: replacements, strangers, false statements, and eviction."""
+"""Who speaks for whom, folded from the recovery log: replacements, revocations, strangers, false statements."""
+
+from collections.abc import Callable
+from typing import get_args
 
 import pytest
 from tests.support.authority import (
+    DAY,
     NOW,
     PRINCIPAL,
     enrolment,
@@ -12,6 +16,8 @@ from tests.support.authority import (
     next_roster,
     officer,
     registry,
+    revocation,
+    revocation_leaf,
     roster,
     roster_body,
     roster_leaf,
@@ -30,23 +36,50 @@ from strongroom.errors import (
     StateCorrupt,
     WrongAuthority,
 )
-from strongroom.leaves import EscrowLeaf, RefusalLeaf, ReleaseLeaf, RequestLeaf
-from strongroom.messages import Invitation, LogKey, LogKeys, RequesterKind, Role, new_id, parse_body
-from strongroom.registry import Registry
+from strongroom.fields import Capacity, new_id, parse_body
+from strongroom.leaves import (
+    ApprovalLeaf,
+    DenialLeaf,
+    EscrowLeaf,
+    InvitationLeaf,
+    Leaf,
+    RefusalLeaf,
+    ReleaseLeaf,
+    RequestLeaf,
+)
+from strongroom.limits import CLOCK_SKEW_SECONDS
+from strongroom.mandates import Invitation, LogKey, LogKeys, Role
+from strongroom.registry import Registry, Standing
 from strongroom.roster import Roster
 from strongroom.statements import Signature, Statement
 
 ROOT = signing_key("root")
 DIGEST = "5e" * 32
+KEY = "0" * 32
 
 
-def replace_key(into: Registry, key: str, principal: str = PRINCIPAL) -> Statement:
-    """Enrol another key for the principal, in log and memory; return the enrolment."""
+def replace_key(into: Registry, key: str, principal: str = PRINCIPAL, *, time: int = NOW) -> Statement:
+    """Enrol another key for the principal at this time, in log and memory; return the enrolment."""
     invited = invitation(principal, officers=("officer-a", "officer-b"), replaces=True)
     statement = enrolment(invited, principal, key=key)
-    into.apply(enrolment_leaf(statement))
+    into.apply(enrolment_leaf(statement, time=time))
     into.admit_enrolment(principal, statement)
     return statement
+
+
+def revoke(into: Registry, principal: str = PRINCIPAL, *, key: str | None = None, time: int = NOW) -> None:
+    """Revoke the principal, or its `signing_key(key)` alone, in the log at this time."""
+    statement = revocation(principal, key=signing_key(key).key_id if key else None)
+    into.apply(revocation_leaf(statement, time=time))
+
+
+def ways_to_verify(known: Registry) -> tuple[Callable[[Statement, str], object], ...]:
+    """Both ways to ask whose a statement is: by the key in force now, and by any key that ever was."""
+
+    def former(statement: Statement, principal: str) -> bool:
+        return known.verify_former(statement, principal, statement.signatures[0].key_id, NOW)
+
+    return known.verify, former
 
 
 # ---- the key that speaks now ----
@@ -60,7 +93,7 @@ def test_the_enrolled_key_speaks_for_its_principal() -> None:
 def test_nobody_speaks_for_an_unknown_principal() -> None:
     """Without an enrolment in the log there is no principal, whoever signs."""
     known = registry("server-0001")
-    for verify in (known.verify, known.verify_former):
+    for verify in ways_to_verify(known):
         with pytest.raises(PrincipalUnknown, match="nobody is enrolled as laptop-0417"):
             verify(escrow(), PRINCIPAL)
 
@@ -69,8 +102,8 @@ def test_a_strangers_signature_is_refused() -> None:
     """So is that of another principal, of an officer, and of the one-time key that enrolled the host."""
     known = registry(PRINCIPAL, "server-0001")
     for name in ("stranger", "server-0001", "officer-a", "one-time", "root"):
-        for verify in (known.verify, known.verify_former):
-            with pytest.raises(SignatureInvalid, match="none by"):
+        for verify in ways_to_verify(known):
+            with pytest.raises(SignatureInvalid, match=r"none by|never spoke"):
                 verify(escrow(key=name), PRINCIPAL)
 
 
@@ -81,7 +114,7 @@ def test_a_wrong_signature_under_the_right_key_id_is_refused() -> None:
         forged.type, forged.body, (Signature(signing_key(PRINCIPAL).key_id, forged.signatures[0].value),)
     )
     known = registry(PRINCIPAL)
-    for verify in (known.verify, known.verify_former):
+    for verify in ways_to_verify(known):
         with pytest.raises(SignatureInvalid, match="does not hold"):
             verify(relabelled, PRINCIPAL)
 
@@ -119,23 +152,34 @@ def test_a_replaced_key_did_speak_in_its_time() -> None:
     known = registry(PRINCIPAL)
     replace_key(known, "second")
     for name in (PRINCIPAL, "second"):
-        assert known.verify_former(escrow(key=name), PRINCIPAL) == signing_key(name).key_id
-    with pytest.raises(SignatureInvalid, match="none by a key that ever spoke for laptop-0417"):
-        known.verify_former(escrow(key="stranger"), PRINCIPAL)
+        assert known.verify_former(escrow(key=name), PRINCIPAL, signing_key(name).key_id, NOW)
+    with pytest.raises(SignatureInvalid, match="never spoke for laptop-0417"):
+        known.verify_former(escrow(key="stranger"), PRINCIPAL, signing_key("stranger").key_id, NOW)
     forged = escrow(key="stranger")
     relabelled = Statement(
         forged.type, forged.body, (Signature(signing_key(PRINCIPAL).key_id, forged.signatures[0].value),)
     )
     with pytest.raises(SignatureInvalid, match="does not hold"):
-        known.verify_former(relabelled, PRINCIPAL)
+        known.verify_former(relabelled, PRINCIPAL, signing_key(PRINCIPAL).key_id, NOW)
 
 
-def test_a_key_may_come_back() -> None:
-    """A later enrolment of an earlier key counts: the newest leaf decides."""
+def test_a_statement_with_two_signatures_is_judged_by_the_key_that_its_leaf_names() -> None:
+    """A host that signed with its next key as well, before that was enrolled, keeps what it escrowed."""
+    known = registry(PRINCIPAL)
+    both = escrow().countersigned(signing_key("second"))
+    replace_key(known, "second")
+    assert known.verify_former(both, PRINCIPAL, signing_key(PRINCIPAL).key_id, NOW)
+
+
+def test_the_newest_leaf_decides_also_for_a_key_that_came_back() -> None:
+    """No worker logs an earlier key again (SPEC 2.5); were one in the log, every reader would take it alike."""
     known = registry(PRINCIPAL)
     replace_key(known, "second")
     replace_key(known, PRINCIPAL)
     assert known.verify(escrow(), PRINCIPAL) == signing_key(PRINCIPAL).key_id
+    standing = known.standing(PRINCIPAL, signing_key(PRINCIPAL).key_id)
+    assert standing is not None
+    assert (standing.index, standing.until) == (known.size - 1, None)
     with pytest.raises(PrincipalRevoked):
         known.verify(escrow(key="second"), PRINCIPAL)
 
@@ -154,7 +198,7 @@ def test_a_signature_is_not_judged_before_the_enrolment_is_admitted() -> None:
     """Without the enrolment's statement the log alone decides nothing; that is a fault of the caller."""
     known = registry()
     known.apply(enrolment_leaf(enrolment(invitation())))
-    for verify in (known.verify, known.verify_former):
+    for verify in ways_to_verify(known):
         with pytest.raises(StateCorrupt, match="was not admitted before use"):
             verify(escrow(), PRINCIPAL)
 
@@ -207,7 +251,7 @@ def test_one_principals_enrolment_does_not_serve_another() -> None:
     known.apply(enrolment_leaf(statement, principal="server-0001"))
     known.admit_enrolment(PRINCIPAL, statement)
     assert known.verify(escrow(), PRINCIPAL)
-    for verify in (known.verify, known.verify_former):
+    for verify in ways_to_verify(known):
         with pytest.raises(StateCorrupt, match="enrolment of server-0001: was not admitted"):
             verify(escrow("server-0001", key=PRINCIPAL), "server-0001")
 
@@ -236,18 +280,278 @@ def test_a_logged_enrolment_without_a_chain_is_not_admitted() -> None:
             known.verify(escrow(), PRINCIPAL)
 
 
-def test_used_invitations_and_enrolled_principals_are_known() -> None:
-    """The log says which invitations are used and who is enrolled; admitting statements adds nothing to that."""
+def test_who_is_enrolled_is_known() -> None:
+    """The log says who is enrolled and by which keys; admitting statements adds nothing to that."""
     known = registry()
-    invited = invitation()
-    invitation_id = parse_body(invited, Invitation).id
-    assert not known.is_used(invitation_id)
     assert not known.is_enrolled(PRINCIPAL)
-    known.apply(enrolment_leaf(enrolment(invited)))
-    assert known.is_used(invitation_id)
+    assert not known.has_had(PRINCIPAL, signing_key(PRINCIPAL).key_id)
+    known.apply(enrolment_leaf(enrolment(invitation())))
     assert known.is_enrolled(PRINCIPAL)
-    assert not known.is_used(new_id())
     assert not known.is_enrolled("server-0001")
+    assert known.has_had(PRINCIPAL, signing_key(PRINCIPAL).key_id)
+    assert not known.has_had(PRINCIPAL, signing_key("second").key_id)
+    assert not known.has_had("server-0001", signing_key(PRINCIPAL).key_id)
+
+
+def test_the_keys_that_a_principal_had_are_remembered() -> None:
+    """Replaced and revoked ones too: none of them may be enrolled for it again."""
+    known = registry(PRINCIPAL)
+    replace_key(known, "second")
+    revoke(known)
+    replace_key(known, "third")
+    for name in (PRINCIPAL, "second", "third"):
+        assert known.has_had(PRINCIPAL, signing_key(name).key_id)
+
+
+def test_the_standing_of_a_key_is_what_its_leaf_says() -> None:
+    """Digest of the enrolment, place in the log, times, and the roster by which it was judged then."""
+    known = registry()
+    first = enrolment(invitation())
+    known.apply(enrolment_leaf(first, time=NOW + 1))
+    second_roster = next_roster(known.roster)
+    known.apply(roster_leaf(second_roster))
+    known.admit_roster(second_roster.statement)
+    second = replace_key(known, "second", time=NOW + 5)
+    revoke(known, key="second", time=NOW + 9)
+    ids = signing_key(PRINCIPAL).key_id, signing_key("second").key_id
+    expected = (
+        Standing(first.digest, ids[0], roster_version=1, index=1, since=NOW + 1, until=NOW + 5),
+        Standing(second.digest, ids[1], roster_version=2, index=3, since=NOW + 5, until=NOW + 9, is_revoked=True),
+    )
+    assert tuple(known.standing(PRINCIPAL, each) for each in ids) == expected
+    assert [known.roster_of(each).body.version for each in expected] == [1, 2]
+    assert known.standing(PRINCIPAL, KEY) is None
+    assert known.standing("server-0001", ids[0]) is None
+
+
+def test_an_enrolment_before_the_first_logged_roster_has_the_bootstrap_roster() -> None:
+    """There is no other by which it could have been judged."""
+    known = Registry(ROOT.public_key, roster())
+    known.apply(enrolment_leaf(enrolment(invitation())))
+    standing = known.standing(PRINCIPAL, signing_key(PRINCIPAL).key_id)
+    assert standing is not None
+    assert standing.index == 0
+    assert known.roster_of(standing) is known.bootstrap
+
+
+def test_the_uses_of_an_invitation_are_counted() -> None:
+    """Every enrolment leaf that names it counts, of whichever principal; those of other invitations do not."""
+    known = registry("server-0001")
+    many = invitation(prefix="laptop-", uses=3)
+    invitation_id = parse_body(many, Invitation).id
+    for count, name in enumerate(("laptop-0001", "laptop-0002", "laptop-0002")):
+        assert known.uses(invitation_id) == count
+        known.apply(enrolment_leaf(enrolment(many, name)))
+    assert known.uses(invitation_id) == 3
+    assert known.uses(new_id()) == 0
+
+
+def test_an_enrolment_by_an_invitation_of_many_is_admitted() -> None:
+    """Each principal that the prefix covers is enrolled on its own; one that it does not cover never is."""
+    known = registry()
+    many = invitation(prefix="laptop-", uses=2)
+    for name in ("laptop-0001", "laptop-0002"):
+        statement = enrolment(many, name)
+        known.apply(enrolment_leaf(statement))
+        known.admit_enrolment(name, statement)
+        assert known.verify(escrow(name), name) == signing_key(name).key_id
+    stray = enrolment(many, "server-0001")
+    known.apply(enrolment_leaf(stray))
+    with pytest.raises(InvitationInvalid, match="for 2 new principals laptop-…, not for server-0001"):
+        known.admit_enrolment("server-0001", stray)
+
+
+# ---- revocations ----
+
+
+def assert_revoked(known: Registry, *keys: str, principal: str = PRINCIPAL) -> None:
+    """Nobody speaks for the principal by these keys, and the words say that they were revoked."""
+    for name in keys:
+        with pytest.raises(
+            PrincipalRevoked, match=f"{principal} was revoked, or the key that signed for it"
+        ) as caught:
+            known.verify(escrow(principal, key=name), principal)
+        assert caught.value.hint is not None
+        assert "invite --replace" in caught.value.hint
+
+
+def test_a_revoked_principal_speaks_by_no_key() -> None:
+    """Without a key named, all keys that the principal has and had are revoked (SPEC 2.9)."""
+    known = registry(PRINCIPAL)
+    replace_key(known, "second")
+    revoke(known)
+    assert_revoked(known, PRINCIPAL, "second")
+
+
+def test_a_revoked_key_no_longer_speaks() -> None:
+    """The current key, named by its id, is revoked, and no former one comes back in its place."""
+    known = registry(PRINCIPAL)
+    replace_key(known, "second")
+    revoke(known, key="second")
+    assert_revoked(known, "second")
+    with pytest.raises(PrincipalRevoked, match="was replaced"):
+        known.verify(escrow(), PRINCIPAL)
+
+
+def test_the_revocation_of_a_former_key_leaves_the_current_one() -> None:
+    """A key that was replaced and then revoked says revoked; the one in force goes on."""
+    known = registry(PRINCIPAL)
+    replace_key(known, "second")
+    revoke(known, key=PRINCIPAL)
+    assert_revoked(known, PRINCIPAL)
+    assert known.verify(escrow(key="second"), PRINCIPAL) == signing_key("second").key_id
+
+
+def test_a_revocation_of_somebody_elses_key_revokes_none() -> None:
+    """Only the principal's own keys are meant, and of others' principals none."""
+    known = registry(PRINCIPAL, "server-0001")
+    revoke(known, key="server-0001")
+    assert known.verify(escrow(), PRINCIPAL) == signing_key(PRINCIPAL).key_id
+    assert known.verify(escrow("server-0001"), "server-0001") == signing_key("server-0001").key_id
+    revoke(known)
+    assert known.verify(escrow("server-0001"), "server-0001") == signing_key("server-0001").key_id
+
+
+def test_a_stranger_is_no_better_off_after_a_revocation() -> None:
+    """A signature of nobody's key stays what it was."""
+    known = registry(PRINCIPAL)
+    revoke(known)
+    with pytest.raises(SignatureInvalid, match="none by"):
+        known.verify(escrow(key="stranger"), PRINCIPAL)
+
+
+def test_a_revocation_takes_effect_before_any_statement_is_there() -> None:
+    """The leaf is enough: neither the revocation nor the enrolment has to be admitted first."""
+    known = registry()
+    known.apply(enrolment_leaf(enrolment(invitation())))
+    revoke(known)
+    assert_revoked(known, PRINCIPAL)
+
+
+def test_a_new_key_enrolled_after_a_revocation_speaks() -> None:
+    """The name can be enrolled anew; the keys of before stay revoked."""
+    known = registry(PRINCIPAL)
+    revoke(known)
+    replace_key(known, "second")
+    assert known.verify(escrow(key="second"), PRINCIPAL) == signing_key("second").key_id
+    assert_revoked(known, PRINCIPAL)
+    both = escrow().countersigned(signing_key("second"))
+    assert known.verify(both, PRINCIPAL) == signing_key("second").key_id
+    revoke(known)
+    assert_revoked(known, PRINCIPAL, "second")
+
+
+def test_a_revoked_name_stays_taken() -> None:
+    """Only an invitation that replaces may enrol it again (SPEC 2.9)."""
+    known = registry(PRINCIPAL)
+    revoke(known)
+    assert known.is_enrolled(PRINCIPAL)
+
+
+def test_a_name_that_was_never_enrolled_is_not_taken_by_its_revocation() -> None:
+    """It stays unknown, and the time of the revocation is kept."""
+    known = registry()
+    revoke(known, time=NOW + 5)
+    assert not known.is_enrolled(PRINCIPAL)
+    assert known.revoked_at(PRINCIPAL) == NOW + 5
+    for verify in ways_to_verify(known):
+        with pytest.raises(PrincipalUnknown):
+            verify(escrow(), PRINCIPAL)
+
+
+def test_the_time_of_the_newest_revocation_is_known() -> None:
+    """Of the principal or any of its keys; a worker's clock that went back does not make it an earlier one."""
+    known = registry(PRINCIPAL, "server-0001")
+    assert known.revoked_at(PRINCIPAL) is None
+    revoke(known, key=PRINCIPAL, time=NOW + 10)
+    assert known.revoked_at(PRINCIPAL) == NOW + 10
+    revoke(known, time=NOW + 20)
+    assert known.revoked_at(PRINCIPAL) == NOW + 20
+    revoke(known, time=NOW + 15)
+    assert known.revoked_at(PRINCIPAL) == NOW + 20
+    assert known.revoked_at("server-0001") is None
+
+
+# ---- when a key was in force ----
+
+
+@pytest.mark.parametrize(
+    ("time", "spoke"),
+    [
+        (1000 - CLOCK_SKEW_SECONDS - 1, False),
+        (1000 - CLOCK_SKEW_SECONDS, True),
+        (1000, True),
+        (2000, True),
+        (2000 + CLOCK_SKEW_SECONDS, True),
+        (2000 + CLOCK_SKEW_SECONDS + 1, False),
+    ],
+)
+def test_a_standing_lasts_from_leaf_to_leaf_give_or_take_the_clock_skew(time: int, spoke: bool) -> None:  # noqa: FBT001
+    """Two workers' clocks may differ by 60 s, so that much counts on either side and not a second more."""
+    assert Standing(b"", KEY, roster_version=1, index=0, since=1000, until=2000).spoke_at(time) is spoke
+
+
+def test_a_standing_that_has_not_ended_lasts() -> None:
+    """Without an end it reaches as far as anybody asks."""
+    standing = Standing(b"", KEY, roster_version=1, index=0, since=1000)
+    assert standing.spoke_at(2**53 - 1)
+    assert not standing.spoke_at(1000 - CLOCK_SKEW_SECONDS - 1)
+
+
+def in_force(known: Registry, key: str, time: int) -> bool:
+    """Was this key of the principal in force at a time, by its signature on a statement."""
+    return known.verify_former(escrow(key=key), PRINCIPAL, signing_key(key).key_id, time)
+
+
+def test_a_key_was_in_force_until_it_was_replaced() -> None:
+    """The leaf of the replacement ends one standing and begins the next (SPEC 2.10)."""
+    known = registry(PRINCIPAL)
+    replaced_at = NOW + DAY
+    replace_key(known, "second", time=replaced_at)
+    late, early = replaced_at + CLOCK_SKEW_SECONDS, replaced_at - CLOCK_SKEW_SECONDS
+    assert in_force(known, PRINCIPAL, NOW)
+    assert in_force(known, PRINCIPAL, late)
+    assert not in_force(known, PRINCIPAL, late + 1)
+    assert not in_force(known, "second", early - 1)
+    assert in_force(known, "second", early)
+    assert in_force(known, "second", replaced_at + DAY)
+    assert not in_force(known, PRINCIPAL, NOW - CLOCK_SKEW_SECONDS - 1)
+
+
+@pytest.mark.parametrize("key", [None, PRINCIPAL], ids=["principal", "key"])
+def test_a_key_was_in_force_until_it_was_revoked(key: str | None) -> None:
+    """What it signed before stays valid, and what it signed after is known to be too late (SPEC 2.9, 2.10)."""
+    known = registry(PRINCIPAL)
+    revoke(known, key=key, time=NOW + DAY)
+    assert in_force(known, PRINCIPAL, NOW + DAY + CLOCK_SKEW_SECONDS)
+    assert not in_force(known, PRINCIPAL, NOW + DAY + CLOCK_SKEW_SECONDS + 1)
+
+
+def test_a_later_revocation_does_not_lengthen_a_standing() -> None:
+    """A key that was replaced, or revoked, stays at its first end whatever is logged of it later."""
+    known = registry(PRINCIPAL)
+    replace_key(known, "second", time=NOW + 1000)
+    revoke(known, time=NOW + 2000)
+    revoke(known, time=NOW + 3000)
+    replace_key(known, "third", time=NOW + 4000)
+    for name, until in ((PRINCIPAL, NOW + 1000), ("second", NOW + 2000)):
+        assert in_force(known, name, until + CLOCK_SKEW_SECONDS)
+        assert not in_force(known, name, until + CLOCK_SKEW_SECONDS + 1)
+    assert in_force(known, "third", NOW + 4000)
+    assert not in_force(known, "third", NOW + 3000)
+
+
+@pytest.mark.parametrize("replaced", [True, False], ids=["replaced", "revoked"])
+def test_a_revocation_dated_before_the_end_of_a_standing_shortens_it(*, replaced: bool) -> None:
+    """Of two ends the earlier one counts: a clock that went back between them excuses nothing."""
+    known = registry(PRINCIPAL)
+    if replaced:
+        replace_key(known, "second", time=NOW + 2000)
+    else:
+        revoke(known, time=NOW + 2000)
+    revoke(known, key=PRINCIPAL, time=NOW + 1000)
+    assert in_force(known, PRINCIPAL, NOW + 1000 + CLOCK_SKEW_SECONDS)
+    assert not in_force(known, PRINCIPAL, NOW + 1000 + CLOCK_SKEW_SECONDS + 1)
 
 
 # ---- rosters ----
@@ -370,13 +674,34 @@ REQUEST = RequestLeaf(
     id=new_id(),
     digest=DIGEST,
     requester="officer-a",
-    requester_kind=RequesterKind.OFFICER,
+    requester_kind=Capacity.OFFICER,
+    key=KEY,
     principal=PRINCIPAL,
 )
-RELEASE = ReleaseLeaf(time=NOW, id=new_id(), digest=DIGEST, release=DIGEST, records=[new_id()])
-REFUSAL = RefusalLeaf(
-    time=NOW, id=new_id(), digest=DIGEST, requester=PRINCIPAL, requester_kind=RequesterKind.PRINCIPAL, code="denied"
-)
+SILENT: list[Leaf] = [
+    REQUEST,
+    ApprovalLeaf(time=NOW, id=new_id(), digest=DIGEST, officer="officer-a", key=KEY, request=new_id()),
+    DenialLeaf(
+        time=NOW,
+        id=new_id(),
+        digest=DIGEST,
+        denier=PRINCIPAL,
+        denier_kind=Capacity.PRINCIPAL,
+        key=KEY,
+        request=new_id(),
+    ),
+    InvitationLeaf(time=NOW, id=new_id(), digest=DIGEST, principal=PRINCIPAL, officers=["officer-a"]),
+    ReleaseLeaf(time=NOW, id=new_id(), digest=DIGEST, release=DIGEST, approvals=[], records=[new_id()]),
+    RefusalLeaf(
+        time=NOW,
+        id=new_id(),
+        digest=DIGEST,
+        requester=PRINCIPAL,
+        requester_kind=Capacity.PRINCIPAL,
+        code="denied",
+    ),
+]
+TYPES = {each.model_fields["type"].default for each in get_args(get_args(Leaf)[0])}
 
 
 def test_a_replay_of_the_log_gives_the_same_answers() -> None:
@@ -389,7 +714,7 @@ def test_a_replay_of_the_log_gives_the_same_answers() -> None:
         officers = ("officer-a", "officer-b")
         statement = enrolment(invitation(officers=officers, replaces=key == "second"), key=key)
         statements[statement.digest] = statement
-        leaves += [enrolment_leaf(statement), REQUEST.to_bytes(), RELEASE.to_bytes(), REFUSAL.to_bytes()]
+        leaves += [enrolment_leaf(statement), *(leaf.to_bytes() for leaf in SILENT)]
     rosters.append(next_roster(rosters[0], officers=[]))
     leaves.append(roster_leaf(rosters[1]))
     for bootstrap in rosters:
@@ -403,20 +728,44 @@ def test_a_replay_of_the_log_gives_the_same_answers() -> None:
             known.admit_enrolment(principal, statements[digest])
         assert known.roster == rosters[1]
         assert known.verify(escrow(key="second"), PRINCIPAL) == signing_key("second").key_id
-        assert known.verify_former(escrow(), PRINCIPAL) == signing_key(PRINCIPAL).key_id
+        assert known.verify_former(escrow(), PRINCIPAL, signing_key(PRINCIPAL).key_id, NOW)
         with pytest.raises(PrincipalRevoked):
             known.verify(escrow(), PRINCIPAL)
 
 
-@pytest.mark.parametrize("leaf", [REQUEST, RELEASE, REFUSAL], ids=lambda leaf: type(leaf).__name__)
+@pytest.mark.parametrize("leaf", SILENT, ids=lambda leaf: type(leaf).__name__)
 def test_leaves_that_say_nothing_about_standing_only_count(leaf: RequestLeaf) -> None:
-    """Requests, releases and refusals move the size and nothing else, by the short cut and without it."""
+    """They move the size and nothing else, by the short cut and without it."""
     known = registry(PRINCIPAL)
     size = known.size
     known.apply(leaf.to_bytes())
     known.apply(leaf.to_bytes() + b"\n")
     assert known.size == size + 2
     assert known.verify(escrow(), PRINCIPAL) == signing_key(PRINCIPAL).key_id
+    assert known.revoked_at(PRINCIPAL) is None
+
+
+def test_only_leaves_that_say_nothing_about_standing_are_passed_over() -> None:
+    """Of all types there are, exactly these are not parsed; every other has to make sense."""
+    passed_over = set()
+    for type_ in TYPES:
+        known = registry()
+        try:
+            known.apply(b'{"time":1,"type":"%b"}' % type_.encode())
+        except LogForked:
+            continue
+        passed_over.add(type_)
+    assert passed_over == {leaf.type for leaf in SILENT}
+    assert TYPES - passed_over == {"roster", "enrolment", "revocation", "escrow"}
+
+
+@pytest.mark.parametrize("type_", ["promotion", "prerequest", "requests", "Request", "", " request"])
+def test_a_leaf_of_an_unknown_type_is_a_fork(type_: str) -> None:
+    """A later program may have given it a meaning; an older one stops, also when the name resembles a known one."""
+    known = registry()
+    with pytest.raises(LogForked, match="recovery log: leaf 1: leaf: of an unknown type"):
+        known.apply(REQUEST.to_bytes().replace(b'"type":"request"', b'"type":"%b"' % type_.encode()))
+    assert known.size == 1
 
 
 @pytest.mark.parametrize(
@@ -428,6 +777,7 @@ def test_leaves_that_say_nothing_about_standing_only_count(leaf: RequestLeaf) ->
         b'{"type":"enrolment"}',
         b'{"type":"roster"}',
         b'{"digest":"' + DIGEST.encode() + b'","time":1,"type":"revocation"}',
+        revocation_leaf(revocation())[:-1],
         enrolment_leaf(enrolment(invitation()))[:-1],
         enrolment_leaf(enrolment(invitation()))[:-1] + b',"type":"enrolment"}',
         EscrowLeaf(time=NOW, id=new_id(), digest=DIGEST, principal=PRINCIPAL, key="0" * 32).to_bytes(),
@@ -438,7 +788,8 @@ def test_leaves_that_say_nothing_about_standing_only_count(leaf: RequestLeaf) ->
         "no type",
         "bare enrolment",
         "bare roster",
-        "unknown type",
+        "bare revocation",
+        "revocation cut short",
         "cut short",
         "repeated member",
         "of the escrow log",
@@ -458,6 +809,13 @@ def test_an_enrolment_leaf_is_seen_however_it_is_spaced() -> None:
     known = registry()
     known.apply(enrolment_leaf(statement).replace(b":", b" : ").replace(b",", b" , ") + b"\n")
     assert known.is_enrolled(PRINCIPAL)
+
+
+def test_a_revocation_leaf_is_seen_however_it_is_spaced() -> None:
+    """The same for the leaf that ends a standing."""
+    known = registry(PRINCIPAL)
+    known.apply(revocation_leaf(revocation()).replace(b":", b" : ").replace(b",", b" , ") + b"\n")
+    assert_revoked(known, PRINCIPAL)
 
 
 # ---- the bounded memory of verified enrolments ----

@@ -1,6 +1,9 @@
 """The chain of trust, link by link: root key, roster, officer, invitation, enrolment (SPEC section 2 and 9)."""
 
+import re
+from base64 import b64decode
 from collections.abc import Callable
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -44,17 +47,18 @@ from strongroom.limits import (
     INVITATION_LIFE_SECONDS_MAX,
     REQUEST_LIFE_SECONDS_MAX,
 )
-from strongroom.messages import (
+from strongroom.mandates import (
     Enrolment,
-    Escrow,
     Invitation,
     LogKey,
     LogKeys,
     Policy,
+    ReplyKeys,
     Role,
     RosterBody,
     SealingKeyState,
 )
+from strongroom.messages import Escrow
 from strongroom.roster import (
     Roster,
     check_authority,
@@ -220,6 +224,50 @@ def test_a_roster_that_breaks_a_rule_is_refused(members: dict[str, Any], says: s
     """SPEC 2.1, 2.2 and 7.1 hold also for what the root key signed: a slip of the ceremony is found by all."""
     with pytest.raises(RosterInvalid, match=says):
         Roster.verified(sign(roster_body(**members)), ROOT.public_key)
+
+
+KEY_PLACES = {
+    "root": "root",
+    "escrow log": "escrow log",
+    "recovery log": "recovery log",
+    "escrow replies": "escrow replies",
+    "recovery replies": "recovery replies",
+    "officer": "officer-a",
+    "another officer": "officer-b",
+}
+
+
+def roster_with_keys(names: dict[str, str]) -> Statement:
+    """A roster statement by the root key whose keys are those of these names, by place."""
+    keys = {place: signing_key(name).public_key for place, name in names.items()}
+    body = roster_body(
+        logs=LogKeys(
+            escrow=LogKey(origin=LOGS.escrow.origin, public_key=keys["escrow log"]),
+            recovery=LogKey(origin=LOGS.recovery.origin, public_key=keys["recovery log"]),
+        ),
+        replies=ReplyKeys(escrow=keys["escrow replies"], recovery=keys["recovery replies"]),
+        officers=[
+            officer("officer-a").model_copy(update={"public_key": keys["officer"]}),
+            officer("officer-b").model_copy(update={"public_key": keys["another officer"]}),
+        ],
+    )
+    return sign(body, signing_key(names["root"]))
+
+
+@pytest.mark.parametrize(("one", "two"), list(combinations(KEY_PLACES, 2)))
+def test_no_key_stands_in_two_places(one: str, two: str) -> None:
+    """SPEC 2.2: whichever two places share a key, nobody could tell who of the two has spoken."""
+    Roster.verified(roster_with_keys(KEY_PLACES), ROOT.public_key)
+    shared = KEY_PLACES | {two: KEY_PLACES[one]}
+    with pytest.raises(RosterInvalid, match="same public key"):
+        Roster.verified(roster_with_keys(shared), ROOT.public_key)
+
+
+def test_every_signing_key_of_a_roster_is_among_those_places() -> None:
+    """A place for a key that is added to the roster cannot go without its pairs."""
+    found = set(re.findall(r'"[a-z_]+":"([A-Za-z0-9+/]{43}=)"', roster_body().to_bytes().decode()))
+    expected = {signing_key(name).public_key for place, name in KEY_PLACES.items() if place != "root"}
+    assert {b64decode(each) for each in found} == expected | {signing_key("officer-c").public_key}
 
 
 def test_a_roster_may_have_no_officers_and_several_sealing_keys() -> None:
@@ -465,14 +513,54 @@ def test_an_invitation_that_replaces_cannot_pass_for_one_that_does_not() -> None
 
 @pytest.mark.parametrize(
     "change",
-    [{"principal": "server-0001"}, {"one_time_key": "A" * 43 + "="}, {"expires_at": NOW + 2 * DAY}],
-    ids=lambda change: next(iter(change)),
+    [
+        {"principal": "server-0001"},
+        {"principal": None, "prefix": "laptop-"},
+        {"principal": None, "prefix": "laptop-", "uses": 50},
+        {"one_time_key": "A" * 43 + "="},
+        {"expires_at": NOW + 2 * DAY},
+    ],
+    ids=" and ".join,
 )
 def test_a_tampered_invitation_is_refused(change: dict[str, Any]) -> None:
     """An officer's signature over another body does not hold."""
     body = invitation_body()
     with pytest.raises(SignatureInvalid, match="does not hold"):
         judge_invitation(resigned(signed(body, signing_key("officer-a")), altered(body, **change)), ROSTER)
+
+
+def test_one_officer_invites_many() -> None:
+    """One with the role is enough for a prefix too, for none of its names is taken by it (SPEC 2.5)."""
+    body = invitation_body(prefix="laptop-", uses=50)
+    assert judge_invitation(signed(body, signing_key("officer-b")), ROSTER) == body
+    with pytest.raises(InvitationInvalid, match="signed by 0 officers with role 'invite', policy asks for 1"):
+        judge_invitation(signed(body, signing_key("officer-c")), ROSTER)
+
+
+@pytest.mark.parametrize("change", [{"uses": 51}, {"prefix": "l"}, {"prefix": "server-"}], ids=str)
+def test_a_tampered_invitation_of_many_is_refused(change: dict[str, Any]) -> None:
+    """How many and whom it enrols is under the officer's signature."""
+    body = invitation_body(prefix="laptop-", uses=50)
+    with pytest.raises(SignatureInvalid, match="does not hold"):
+        judge_invitation(resigned(signed(body, signing_key("officer-a")), altered(body, **change)), ROSTER)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"principal": None}, "principal, prefix: exactly one must be given"),
+        ({"prefix": "laptop-"}, "principal, prefix: exactly one must be given"),
+        ({"uses": 2}, "uses: must be 1"),
+        ({"principal": None, "prefix": "laptop-", "replaces": True}, "replaces: must be false"),
+    ],
+    ids=["nobody", "one and many", "one principal twice", "many replaced"],
+)
+def test_an_officer_does_not_excuse_an_invitation_out_of_shape(changes: dict[str, Any], says: str) -> None:
+    """The rules of SPEC 2.5 hold whoever has signed: here as many officers as any policy asks."""
+    signers = [signing_key("officer-a"), signing_key("officer-b")]
+    statement = Statement.sign(Invitation.TYPE, altered(invitation_body(), **changes), *signers)
+    with pytest.raises(MalformedStatement, match=says):
+        judge_invitation(statement, ROSTER)
 
 
 def test_a_wrong_second_signature_spoils_a_replacement() -> None:
@@ -583,6 +671,21 @@ def test_an_invitation_enrols_its_own_principal_only() -> None:
         judge_enrolment(enrolment(invitation(), "server-0001"), ROSTER)
 
 
+@pytest.mark.parametrize("principal", ["laptop-", "laptop-0417", "laptop-" + "0" * 57])
+def test_an_invitation_of_many_enrols_the_principals_that_its_prefix_covers(principal: str) -> None:
+    """The prefix alone, a longer name, and the longest that there is."""
+    judged = judge_enrolment(enrolment(invitation(prefix="laptop-", uses=50), principal), ROSTER)
+    assert judged.enrolment.principal == principal
+    assert (judged.invitation.principal, judged.invitation.prefix) == (None, "laptop-")
+
+
+@pytest.mark.parametrize("principal", ["laptop", "server-0001", "my-laptop-0417"])
+def test_an_invitation_of_many_enrols_no_others(principal: str) -> None:
+    """A name that is shorter, another, or holds the prefix further on is refused."""
+    with pytest.raises(InvitationInvalid, match=f"for 50 new principals laptop-…, not for {principal}"):
+        judge_enrolment(enrolment(invitation(prefix="laptop-", uses=50), principal), ROSTER)
+
+
 def test_an_enrolment_for_another_authority_is_refused() -> None:
     """In the enrolment itself, and in the invitation inside it."""
     with pytest.raises(WrongAuthority):
@@ -636,6 +739,25 @@ def test_a_policy_that_its_officers_cannot_meet_is_refused(needed: int) -> None:
         return
     with pytest.raises(RosterInvalid, match=f"replacement_signatures is {needed}.* 2 officers with role 'invite'"):
         Roster.verified(signed(body, ROOT), ROOT.public_key)
+
+
+@pytest.mark.parametrize("role", [role for role in Role if role is not Role.INVITE])
+def test_only_officers_who_invite_count_towards_replacements(role: Role) -> None:
+    """One with the role and one with another role do not meet a policy that asks for two."""
+    body = roster_body(officers=[officer("officer-a", Role.INVITE), officer("officer-b", role)])
+    with pytest.raises(RosterInvalid, match="there are 1 officers with role 'invite'"):
+        Roster.verified(signed(body, ROOT), ROOT.public_key)
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_a_signature_counts_for_the_roles_of_its_officer_alone(role: Role) -> None:
+    """Whoever may do everything else is not counted where this one role is asked for."""
+    others = [each for each in Role if each is not role]
+    many = roster(
+        officers=[officer("officer-a", role), officer("officer-b", *others), officer("officer-d")],
+    )
+    statement = signed(invitation_body(), *map(signing_key, ("officer-a", "officer-b", "officer-d")))
+    assert [each.name for each in many.officers_who_signed(statement, role)] == ["officer-a", "officer-d"]
 
 
 def test_a_roster_without_officers_has_nobody_to_fall_short() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from strongroom import topology
+from strongroom.errors import Denied, UsageError
 
 SHIPPED = Path(__file__).parents[2] / "deploy" / "rabbitmq" / "definitions.json"
 
@@ -19,6 +20,11 @@ def entries(document: dict[str, object], kind: str) -> list[dict[str, Any]]:
     section = document[kind]
     assert isinstance(section, list)
     return section
+
+
+def pattern(text: str | None) -> re.Pattern[str]:
+    r"""A permission as Python reads it: what PCRE calls `\z` is `\Z` here."""
+    return re.compile((text or "").replace(r"\z", r"\Z"))
 
 
 def user(name: str) -> topology.User:
@@ -53,8 +59,9 @@ def test_no_queue_has_a_dead_letter_exchange() -> None:
 
 
 def test_only_the_operator_configures() -> None:
-    """Agents, officers and workers can declare, bind and delete nothing."""
-    assert [one.name for one in topology.USERS if one.configure != "^$"] == ["operator"]
+    """Agents, officers and workers can declare, bind and delete nothing, subscribers only queues of events."""
+    assert [one.name for one in topology.USERS if one.configure != r"^\z"] == ["operator", "events"]
+    assert user("events").configure == r"^events\."
     assert [one.name for one in topology.USERS if one.tags] == ["operator"]
 
 
@@ -64,14 +71,106 @@ def test_only_the_operator_configures() -> None:
 )
 def test_topic_rights_allow_the_routing_keys_of_a_user_and_no_others(name: str, allowed: list[str]) -> None:
     """A user's topic pattern matches its verbs with a well-formed name, and nothing around or beside that."""
-    pattern = re.compile(user(name).topic_write or "")
+    keys = pattern(user(name).topic_write)
     verbs: tuple[topology.Verb, ...] = ("escrow", "enrol", "recovery")
     for verb in verbs:
-        assert bool(pattern.search(topology.routing_key(verb, "laptop-0417"))) is (verb in allowed)
-    for bad in ("", "ab", "a" * 65, "Laptop", "a.b.c", "a_bc", "*", "#", "abc "):
-        assert not pattern.search(f"v1.{allowed[0]}.{bad}")
-    assert not pattern.search(f"xv1.{allowed[0]}.abc")
-    assert not pattern.search(f"v2.{allowed[0]}.abc")
+        assert bool(keys.search(topology.routing_key(verb, "laptop-0417"))) is (verb in allowed)
+    for bad in ("", "ab", "a" * 65, "Laptop", "a.b.c", "a_bc", "*", "#", "abc ", "abc\n"):
+        assert not keys.search(f"v1.{allowed[0]}.{bad}")
+    assert not keys.search(f"xv1.{allowed[0]}.abc")
+    assert not keys.search(f"v2.{allowed[0]}.abc")
+
+
+def test_no_permission_ends_in_a_dollar() -> None:
+    """In PCRE it would also match before a line break."""
+    patterns = [
+        text
+        for one in (*topology.USERS, topology.account("abc", "agent"), topology.account("abc", "officer"))
+        for text in (one.configure, one.write, one.read, one.topic_write)
+        if text is not None
+    ]
+    assert len(patterns) > 25
+    assert not [text for text in patterns if "$" in text]
+
+
+def test_only_the_recovery_worker_may_write_events() -> None:
+    """Whoever subscribes hears no other voice, the operator's aside."""
+    writers = {one.name for one in topology.USERS if pattern(one.write).search(topology.EVENTS_EXCHANGE)}
+    assert writers == {"operator", "recovery"}
+    keys = pattern(user("recovery").topic_write)
+    assert user("recovery").topic_exchange == topology.EVENTS_EXCHANGE
+    assert keys.search(topology.event_key("released", "laptop-0417"))
+    assert not keys.search(topology.event_key("released", "laptop-0417\n"))
+
+
+# ---- accounts of their own ----
+
+
+@pytest.mark.parametrize(("kind", "verbs"), [("agent", {"escrow", "enrol", "recovery"}), ("officer", {"recovery"})])
+def test_an_account_may_publish_under_its_own_name(kind: topology.AccountKind, verbs: set[str]) -> None:
+    """The verbs of its kind, its whole name and nothing behind it; it configures and reads nothing."""
+    own = topology.account("abc", kind)
+    keys = pattern(own.topic_write)
+    assert {verb for verb in topology.VERBS if keys.search(topology.routing_key(verb, "abc"))} == verbs
+    for bad in ("abcd", "xabc", "abc\n", "abc.d", "ab"):
+        assert not keys.search(f"v1.recovery.{bad}")
+    assert (own.configure, own.read, own.write) == (r"^\z", r"^\z", r"^strongroom\z")
+
+
+@pytest.mark.parametrize("name", ["", "ab", "a" * 65, "Abc", "a.c", "a|b", "abc\n", ".*"])
+def test_an_account_with_another_sort_of_name_is_refused(name: str) -> None:
+    """The name goes into a regular expression: nothing but letters, digits and dashes may be in it."""
+    with pytest.raises(UsageError, match="a name is"):
+        topology.account(name, "agent")
+
+
+@pytest.mark.parametrize("name", [one.name for one in topology.USERS])
+def test_an_account_never_takes_the_place_of_one_with_other_rights(name: str) -> None:
+    """Importing it would take the operator's or a worker's rights away, or give a host their password."""
+    with pytest.raises(UsageError, match="other rights"):
+        topology.account(name, "agent")
+
+
+def test_an_accounts_definitions_hold_the_account_alone() -> None:
+    """A user with the given hash, or with none, its rights, and no other section."""
+    own = topology.account("abc", "agent")
+    document = topology.account_definitions(own, "hash")
+    assert document.keys() == {"users", "permissions", "topic_permissions"}
+    assert [one["password_hash"] for one in entries(document, "users")] == ["hash"]
+    assert [one["user"] for one in entries(document, "permissions")] == ["abc"]
+    assert [one["user"] for one in entries(document, "topic_permissions")] == ["abc"]
+    without = topology.account_definitions(own, None)
+    assert [one["password_hash"] for one in entries(without, "users")] == [""]
+
+
+@pytest.mark.parametrize("verb", topology.VERBS)
+def test_a_sender_is_who_account_routing_key_and_body_say(verb: topology.Verb) -> None:
+    """All three agree."""
+    topology.check_sender("abc", topology.routing_key(verb, "abc"), "abc")
+
+
+@pytest.mark.parametrize(
+    ("user_id", "key", "name"),
+    [
+        (None, "v1.escrow.abc", "abc"),
+        ("", "v1.escrow.abc", "abc"),
+        ("fleet", "v1.escrow.abc", "abc"),
+        ("abc", "v1.escrow.abc", "abd"),
+        ("abc", "v1.escrow.abd", "abc"),
+        ("abc", "v1.escrow.abc\n", "abc"),
+        ("abc", "v2.escrow.abc", "abc"),
+        ("abc", "abc", "abc"),
+        ("abc", "", "abc"),
+        ("abd", "v1.escrow.abd", "abc"),
+        ("abd", "v1.escrow.abc", "abc"),
+    ],
+)
+def test_a_sender_whose_account_routing_key_and_body_differ_is_denied(
+    user_id: str | None, key: str, name: str
+) -> None:
+    """An absent user, another one in any of the three places, and a routing key of another shape."""
+    with pytest.raises(Denied, match=r"^user_id: "):
+        topology.check_sender(user_id, key, name)
 
 
 def test_routing_key_is_version_verb_name() -> None:
@@ -105,6 +204,7 @@ def test_definitions_give_a_password_only_to_users_with_a_hash() -> None:
         "operator": "",
         "escrow": "",
         "recovery": "",
+        "events": "",
         "fleet": "hash",
         "officer": "",
     }

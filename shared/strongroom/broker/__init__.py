@@ -9,9 +9,11 @@ from strongroom.broker.client import Requester
 from strongroom.broker.connection import Connection, connect
 from strongroom.broker.consumer import Consumer, Delivery
 from strongroom.broker.declaration import Finding, apply_topology, check_topology
+from strongroom.broker.endpoint import ClientCertificate
 from strongroom.broker.quarantine import Quarantined, drop, find, peek, quarantine_id, requeue
 
 __all__ = [
+    "ClientCertificate",
     "Connection",
     "Consumer",
     "Delivery",

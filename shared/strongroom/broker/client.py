@@ -35,8 +35,17 @@ class Requester:
     swap their results.)
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, name: str | None = None) -> None:
+        """Take an open connection.
+
+        Args:
+            connection: to the broker.
+            name: the sender; if the connection logged in under an account of its own, messages say so in
+                `user_id`, which RabbitMQ checks.
+        """
         self._connection = connection
+        is_own = name is not None and connection.endpoint.is_account_of(name)
+        self._user_id = name if is_own else None
         self._channel: AbstractChannel | None = None
         self._unconfirmed = asyncio.Semaphore(IN_FLIGHT_MAX)
         self._answers: dict[str, asyncio.Future[bytes]] = {}
@@ -92,6 +101,7 @@ class Requester:
             message_id=message_id,
             correlation_id=message_id,
             reply_to=DIRECT_REPLY_TO,
+            user_id=self._user_id,
             headers=FieldTable(headers),
             expiration=None if expiration_seconds is None else str(int(expiration_seconds * _MILLISECONDS)),
         )

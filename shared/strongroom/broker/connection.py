@@ -5,13 +5,11 @@ whoever owns it opens another (agents with backoff, workers by starting over).
 """
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self, cast
-from urllib.parse import unquote, urlsplit
 
 import aio_pika
 import aiormq
@@ -30,7 +28,8 @@ from pamqp.commands import Basic
 from pamqp.exceptions import PAMQPException
 
 from strongroom.amqp_decoding import decode_leniently
-from strongroom.errors import BrokerUnavailable, ConfigurationInvalid, StrongroomError, Unroutable
+from strongroom.broker.endpoint import ClientCertificate, Endpoint, printable
+from strongroom.errors import BrokerUnavailable, StrongroomError, Unroutable
 
 TIMEOUT_SECONDS: Final = 10.0
 HEARTBEAT_SECONDS: Final = 20
@@ -38,54 +37,8 @@ HEARTBEAT_SECONDS: Final = 20
 
 _CLOSE_SECONDS_MAX = 5
 _REASON_CHARACTERS_MAX = 300
-_DEFAULT_PORTS = {"amqp": 5672, "amqps": 5671}
 _APPLY_HINT = "apply the topology: strongroom broker apply"
 _DRIVER_ERRORS = (aiormq.AMQPError, PAMQPException, OSError, RuntimeError, StopAsyncIteration)
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a broker is and how to get in. Only `where` may be shown: `url` holds the password."""
-
-    where: str
-    name: str
-    timeout_seconds: float
-    url: str = field(repr=False)
-    ca_file: Path | None = field(repr=False)
-
-    @classmethod
-    def parse(cls, url: str, *, ca_file: Path | None, name: str, timeout_seconds: float) -> Self:
-        """Check an AMQP URL without ever repeating it.
-
-        Raises:
-            ConfigurationInvalid: not an `amqp` or `amqps` URL with a host, a character in the password that
-                must be percent-encoded, or a CA file for a URL that does not use TLS.
-        """
-        address = _address(url)
-        if address is None:
-            raise ConfigurationInvalid(
-                "the broker URL is not of the form amqps://user:password@host:port/vhost",
-                hint="percent-encode special characters in user and password",
-            )
-        scheme, where = address
-        if ca_file is not None and scheme != "amqps":
-            raise ConfigurationInvalid(f"a CA file is set, but the broker URL for {where} does not use amqps")
-        return cls(where=where, name=name, timeout_seconds=timeout_seconds, url=url, ca_file=ca_file)
-
-    def tls(self) -> ssl.SSLContext | None:
-        """Return a context that verifies chain and host name, or None for a URL without TLS.
-
-        Raises:
-            ConfigurationInvalid: the CA file cannot be read or holds no certificate.
-        """
-        if urlsplit(self.url).scheme != "amqps":
-            return None
-        try:
-            return ssl.create_default_context(cafile=self.ca_file)
-        except OSError as error:
-            raise ConfigurationInvalid(
-                f"cannot read the broker's CA file {self.ca_file}: {error.strerror}"
-            ) from None
 
 
 class Connection:
@@ -101,7 +54,7 @@ class Connection:
 
         Raises:
             BrokerUnavailable: not reachable in time, not the certificate we trust, or the login was refused.
-            ConfigurationInvalid: the CA file cannot be used.
+            ConfigurationInvalid: the CA file, the client's certificate or its key cannot be used.
         """
         decode_leniently()
         context = endpoint.tls()
@@ -109,7 +62,7 @@ class Connection:
             try:
                 async with asyncio.timeout(endpoint.timeout_seconds):
                     driver = await aio_pika.connect(
-                        endpoint.url,
+                        endpoint.login_url,
                         ssl_context=context,
                         heartbeat=HEARTBEAT_SECONDS,
                         client_properties={"connection_name": endpoint.name, "product": "strongroom"},
@@ -171,29 +124,49 @@ class Connection:
             return cast("Channel", await channel.get_underlay_channel())
 
     async def publish(
-        self, channel: AbstractChannel, exchange: str, routing_key: str, body: bytes, properties: Basic.Properties
-    ) -> None:
-        """Publish a persistent, mandatory message on a channel with confirms, and wait for the confirm.
+        self,
+        channel: AbstractChannel,
+        exchange: str,
+        routing_key: str,
+        body: bytes,
+        properties: Basic.Properties,
+        *,
+        mandatory: bool = True,
+    ) -> bool:
+        """Publish a persistent message on a channel with confirms, and wait for the confirm.
 
         After a timeout nothing is known: the channel must not be used again for the same `message_id`,
         because the driver tells returned messages apart by that id.
 
+        Returns:
+            True; False if it was not `mandatory` and one of the queues that it was for is full or down. Whether
+            there are any queues is then no matter either.
+
         Raises:
-            Unroutable: no queue took it, or there is no such exchange.
-            BrokerUnavailable: no confirm in time, the queue is full, no right to publish there, or connection
-                lost.
+            Unroutable: no queue took a mandatory message, or there is no such exchange.
+            BrokerUnavailable: no confirm in time, the queue of a mandatory message is full, no right to publish
+                there, or connection lost.
         """
         properties.delivery_mode = 2
         with driver_errors_as_ours(self.where):
             try:
                 async with asyncio.timeout(self.endpoint.timeout_seconds):
                     await channel.basic_publish(
-                        body, exchange=exchange, routing_key=routing_key, properties=properties, mandatory=True
+                        body,
+                        exchange=exchange,
+                        routing_key=routing_key,
+                        properties=properties,
+                        mandatory=mandatory,
                     )
             except TimeoutError:
                 if self.is_blocked:
                     raise BrokerUnavailable(f"{self.where} takes no messages now (memory or disk alarm)") from None
                 raise
+            except DeliveryError:
+                if mandatory:
+                    raise
+                return False
+        return True
 
     async def close(self) -> None:
         """Close within seconds, whatever state the connection is in; never raises."""
@@ -247,7 +220,12 @@ class Outlet:
 
 @asynccontextmanager
 async def connect(
-    url: str, *, ca_file: Path | None, name: str, timeout_seconds: float = TIMEOUT_SECONDS
+    url: str,
+    *,
+    ca_file: Path | None,
+    name: str,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    certificate: ClientCertificate | None = None,
 ) -> AsyncIterator[Connection]:
     """Hold a connection to the broker open for the length of a `with` block.
 
@@ -256,13 +234,14 @@ async def connect(
         ca_file: the certificates that vouch for the broker; None means those the system trusts.
         name: the program, as the broker's administrator sees it in the list of connections.
         timeout_seconds: for connecting, and for each later question to the broker.
+        certificate: to log in by instead of user and password, which are then ignored.
 
     Raises:
         BrokerUnavailable: see `Connection.open`.
-        ConfigurationInvalid: the URL or the CA file cannot be used.
+        ConfigurationInvalid: the URL, the CA file or the certificate cannot be used.
     """
     connection = await Connection.open(
-        Endpoint.parse(url, ca_file=ca_file, name=name, timeout_seconds=timeout_seconds)
+        Endpoint.parse(url, ca_file=ca_file, name=name, timeout_seconds=timeout_seconds, certificate=certificate)
     )
     try:
         yield connection
@@ -306,22 +285,12 @@ def _as_ours(where: str, error: BaseException) -> StrongroomError:
             return BrokerUnavailable(f"the connection to {where} was lost")
         case ProbableAuthenticationError():
             return BrokerUnavailable(
-                f"{where} refused the login", hint="check user name and password of the broker URL"
+                f"{where} refused the login",
+                hint="check user name and password of the broker URL, or whether the certificate's common name is"
+                " an account of the broker",
             )
         case _:
             return BrokerUnavailable(f"the connection to {where} failed: {broker_words(error)}")
-
-
-def _address(url: str) -> tuple[str, str] | None:
-    """Return the scheme and `host:port/vhost` of an AMQP URL, or None; an error's text would repeat it."""
-    with suppress(ValueError, KeyError):
-        parts = urlsplit(url)
-        port = parts.port or _DEFAULT_PORTS[parts.scheme]
-        # A "/", "?" or "#" inside a password ends the authority part early; what follows is still password.
-        misplaced = "@" in parts.path + parts.query + parts.fragment
-        if parts.scheme in _DEFAULT_PORTS and parts.hostname and not misplaced:
-            return parts.scheme, printable(f"{parts.hostname}:{port}/{unquote(parts.path.removeprefix('/'))}")
-    return None
 
 
 def broker_words(error: BaseException) -> str:
@@ -331,8 +300,3 @@ def broker_words(error: BaseException) -> str:
     else:
         words = ""
     return printable(words)[:_REASON_CHARACTERS_MAX] or type(error).__name__
-
-
-def printable(text: str) -> str:
-    """Return text from elsewhere without line breaks and terminal controls, a `?` for each."""
-    return "".join(character if character.isprintable() else "?" for character in text)

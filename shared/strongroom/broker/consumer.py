@@ -9,13 +9,14 @@ from types import TracebackType
 from typing import Final, Self
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
+from pamqp.commands import Basic
 
 from strongroom.amqp_decoding import UNDECODABLE_HEADER
 from strongroom.broker.connection import Connection, Outlet
 from strongroom.broker.quarantine import publishable_routing_key, quarantine_properties
 from strongroom.broker.replies import Replies, reply_node
 from strongroom.errors import BrokerUnavailable, StrongroomError
-from strongroom.topology import DEAD_EXCHANGE, DELIVERIES_MAX
+from strongroom.topology import DEAD_EXCHANGE, DELIVERIES_MAX, EVENTS_EXCHANGE
 
 LULL_SECONDS: Final = 0.001
 """A batch is closed as soon as nothing has arrived for this long."""
@@ -27,6 +28,7 @@ _DELIVERY_COUNT_HEADER = "x-delivery-count"  # set by the broker, whatever the s
 class Delivery:
     r"""One message as it was delivered; nothing in it is believed before its body's signature is verified.
 
+    `user_id` is the broker account that published it, which RabbitMQ has checked, or None where nothing says.
     `reply_to` is a direct reply-to address or None, whatever the sender wrote. Text that was not UTF-8 has
     `\xNN` escapes, a header table that did not decode is `{amqp_decoding.UNDECODABLE_HEADER: why}`.
     `consumer_tag` and `delivery_tag` say which consumer may settle it.
@@ -37,6 +39,7 @@ class Delivery:
     message_id: str | None
     correlation_id: str | None
     reply_to: str | None
+    user_id: str | None
     headers: Mapping[str, object]
     redelivered: bool
     delivery_tag: int
@@ -68,6 +71,7 @@ class Consumer:
         self._lost: str | None = None
         self._replies = Replies(connection.endpoint)
         self._quarantine = Outlet(connection.endpoint, "quarantine", confirms=True)
+        self._events = Outlet(connection.endpoint, "events", confirms=True)
 
     async def __aenter__(self) -> Self:
         """Start consuming.
@@ -101,6 +105,7 @@ class Consumer:
         finally:
             await self._replies.close()
             await self._quarantine.close()
+            await self._events.close()
 
     async def next_batch(
         self, count_max: int, wait_seconds_max: float, stop: asyncio.Event | None = None
@@ -201,6 +206,34 @@ class Consumer:
             await self._quarantine.abandon(channel)
             raise
 
+    async def announce(self, routing_key: str, body: bytes, *, message_id: str) -> bool:
+        """Publish an event to whoever subscribed to it, perhaps nobody; the broker has dealt with it on return.
+
+        It may be repeated, and subscribers see each try: `message_id` lets them tell. No subscriber can make this
+        fail: what a subscriber's queue refuses is that subscriber's loss.
+
+        Args:
+            routing_key: see `strongroom.topology.event_key`.
+            body: the bytes to publish.
+            message_id: at most 255 bytes; the same for each try.
+
+        Returns:
+            Whether it is on disk in the queue of every subscriber; False if one of them is full or down.
+
+        Raises:
+            BrokerUnavailable: not confirmed; whether anybody got it is not known.
+            Unroutable: there is no exchange for events.
+        """
+        connection, channel = await self._events.use()
+        properties = Basic.Properties(message_id=message_id)
+        try:
+            return await connection.publish(
+                channel, EVENTS_EXCHANGE, routing_key, body, properties, mandatory=False
+            )
+        except BrokerUnavailable:
+            await self._events.abandon(channel)
+            raise
+
     async def _ack(self, tags: list[int], *, multiple: bool) -> None:
         for tag in tags:
             del self._unsettled[tag]
@@ -241,6 +274,7 @@ class Consumer:
             message_id=properties.message_id,
             correlation_id=properties.correlation_id,
             reply_to=properties.reply_to if reply_node(properties.reply_to) else None,
+            user_id=properties.user_id,
             headers=properties.headers or {},
             redelivered=bool(message.redelivered),
             delivery_tag=message.delivery_tag or 0,

@@ -18,7 +18,8 @@ from pamqp.commands import Basic
 from pamqp.common import FieldTable
 
 from strongroom.amqp_decoding import UNDECODABLE_HEADER
-from strongroom.broker.connection import Connection, printable
+from strongroom.broker.connection import Connection
+from strongroom.broker.endpoint import printable
 from strongroom.errors import StrongroomError
 from strongroom.topology import EXCHANGE, QUARANTINE_QUEUE
 

@@ -20,7 +20,8 @@ from typing import Final
 
 from pamqp.commands import Basic
 
-from strongroom.broker.connection import Connection, Endpoint, Outlet, driver_errors_as_ours
+from strongroom.broker.connection import Connection, Outlet, driver_errors_as_ours
+from strongroom.broker.endpoint import Endpoint
 from strongroom.errors import StrongroomError
 
 KNOWN_NODES_MAX: Final = 64

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 from strongroom.crypto.sealing import Suite
 from strongroom.errors import BrokerUnavailable, NoAnswer, PermanentError
-from strongroom.messages import Policy
+from strongroom.fields import Capacity, new_id
+from strongroom.mandates import Approval, Denial, Policy
 from strongroom.replies import ROSTER_VERSION_HEADER, TREE_SIZE_HEADER, Reply, rejection
 from strongroom.statements import Statement, parse_envelope, parse_json
 from strongroom.testing.trust import FakeTrust
-from strongroom.testing.workers import FakeWorkers
+from strongroom.testing.workers import FakeWorkers, OnRecord
 
 
 @dataclass(slots=True)
@@ -75,13 +76,11 @@ class FakeAuthority(FakeTrust):
         try:
             statement = parse_envelope(message.body)
             reply = self.workers.carry_out(statement)
+        except OnRecord as refused:
+            receipt = dict(self.recovery_log.receipt(refused.index))
+            reply = Reply(statement=self._rejection(refused.error, message, statement), receipt=receipt)
         except PermanentError as error:
-            key = self.escrow_reply_key if escrow else self.recovery_reply_key
-            digest = statement.digest if statement else b"\0" * 32
-            refusal = rejection(
-                error, authority=self.name, request=_id_of(statement), digest=digest, now=self.now, key=key
-            )
-            reply = Reply(statement=refusal)
+            reply = Reply(statement=self._rejection(error, message, statement))
         log = self.escrow_log if escrow else self.recovery_log
         seen = message.headers.get(ROSTER_VERSION_HEADER, 0)
         return Reply(
@@ -90,6 +89,50 @@ class FakeAuthority(FakeTrust):
             consistency=log.consistency(int(message.headers.get(TREE_SIZE_HEADER, 0))) if reply.receipt else None,
             roster=self.roster.statement if int(seen) < self.roster.body.version else None,
         )
+
+    def _rejection(self, error: PermanentError, message: FakeMessage, statement: Statement | None) -> Statement:
+        escrow = message.routing_key.startswith("v1.escrow.")
+        return rejection(
+            error,
+            roster=self.roster,
+            request=_id_of(statement),
+            received=message.body,
+            now=self.now,
+            key=self.escrow_reply_key if escrow else self.recovery_reply_key,
+        )
+
+    # ---- what officers say ----
+
+    def approve(self, request: str, *officers: str) -> None:
+        """Let these officers, by names in `officers`, approve a request that waits; the errors are the worker's."""
+        for officer in officers:
+            case = self.workers.docket.cases[request]
+            body = Approval(
+                authority=self.name,
+                id=new_id(),
+                issued_at=self.now,
+                expires_at=case.request.expires_at,
+                officer=officer,
+                request=request,
+                request_digest=case.statement.digest.hex(),
+                reason="",
+            )
+            self.workers.carry_out(Statement.sign(Approval.TYPE, body.to_bytes(), self.officers[officer]))
+
+    def deny(self, request: str, officer: str) -> None:
+        """Let this officer deny a request that waits; the errors are the worker's."""
+        case = self.workers.docket.cases[request]
+        body = Denial(
+            authority=self.name,
+            id=new_id(),
+            issued_at=self.now,
+            denier=officer,
+            denier_kind=Capacity.OFFICER,
+            request=request,
+            request_digest=case.statement.digest.hex(),
+            reason="no",
+        )
+        self.workers.carry_out(Statement.sign(Denial.TYPE, body.to_bytes(), self.officers[officer]))
 
 
 class FakeLink:

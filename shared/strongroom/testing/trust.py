@@ -7,7 +7,8 @@ from typing import Final
 
 from strongroom.crypto.sealing import PrivateSealingKey, Suite
 from strongroom.crypto.signing import SigningKey
-from strongroom.messages import (
+from strongroom.fields import new_id
+from strongroom.mandates import (
     Invitation,
     LogKey,
     LogKeys,
@@ -18,7 +19,6 @@ from strongroom.messages import (
     RosterBody,
     SealingKey,
     SealingKeyState,
-    new_id,
 )
 from strongroom.roster import Roster
 from strongroom.statements import Statement, canonical_json
@@ -30,7 +30,8 @@ ROSTER_LIFE_SECONDS: Final = 365 * 86_400
 class FakeTrust:
     """Everything that signs: root key, officers (name → key), logs, reply keys; and the sealing keys, newest first.
 
-    `roster` is the one in force; `officer_keys` are the public keys of all officers in it.
+    `roster` is the one in force; `officer_keys` are the public keys of all officers in it, `officer_roles` the
+    roles of those who do not have every role.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class FakeTrust:
         self.root = SigningKey.generate()
         self.officers = {officer: SigningKey.generate() for officer in officers}
         self.officer_keys = {officer: key.public_key for officer, key in self.officers.items()}
+        self.officer_roles: dict[str, Sequence[Role]] = {}
         self.escrow_log = FakeLog(f"{name}/escrow")
         self.recovery_log = FakeLog(f"{name}/recovery")
         self.escrow_reply_key = SigningKey.generate()
@@ -61,8 +63,14 @@ class FakeTrust:
         """The authority's time in seconds."""
         return int(self._clock())
 
-    def renew_roster(self, *, new_sealing_key: bool = False, expires_at: int | None = None) -> Roster:
-        """Sign and put in force the next roster; with a new sealing key, the old one is only accepted any more."""
+    def renew_roster(
+        self, *, new_sealing_key: bool = False, expires_at: int | None = None, policy: Policy | None = None
+    ) -> Roster:
+        """Sign and put in force the next roster, with another policy or the same.
+
+        With a new sealing key, the old one is only accepted any more.
+        """
+        self._policy = policy or self._policy
         if new_sealing_key:
             self.sealing_keys.insert(0, PrivateSealingKey.generate(self.sealing_keys[0].suite))
         self.roster = self._sign_roster(
@@ -93,7 +101,8 @@ class FakeTrust:
             ),
             replies=ReplyKeys(escrow=self.escrow_reply_key.public_key, recovery=self.recovery_reply_key.public_key),
             officers=[
-                Officer(name=name, public_key=key, roles=list(Role)) for name, key in self.officer_keys.items()
+                Officer(name=name, public_key=key, roles=list(self.officer_roles.get(name, Role)))
+                for name, key in self.officer_keys.items()
             ],
             policy=self._policy,
         )
@@ -101,23 +110,31 @@ class FakeTrust:
 
     def invitation_file(
         self,
-        principal: str,
+        principal: str | None,
         *,
+        prefix: str | None = None,
+        uses: int = 1,
+        one_time_key: bytes | None = None,
         replaces: bool = False,
         signers: Sequence[str] | None = None,
         life_seconds: int = 3600,
         broker_url: str = "amqp://fleet:no-secret@broker.example/strongroom",
         broker_ca: str | None = None,
     ) -> bytes:
-        """Return an invitation file (SPEC 2.6), signed by as many officers as policy asks or by `signers`."""
-        one_time_key = SigningKey.generate()
+        """Return an invitation file (SPEC 2.6), signed by as many officers as policy asks or by `signers`.
+
+        one_time_key: the public key of a host that has made it itself; the file then holds no secret.
+        """
+        made = SigningKey.generate()
         body = Invitation(
             authority=self.name,
             id=new_id(),
             issued_at=self.now,
             expires_at=self.now + life_seconds,
             principal=principal,
-            one_time_key=one_time_key.public_key,
+            prefix=prefix,
+            uses=uses,
+            one_time_key=one_time_key or made.public_key,
             replaces=replaces,
         )
         needed = self._policy.replacement_signatures if replaces else 1
@@ -127,7 +144,7 @@ class FakeTrust:
             {
                 "format": "strongroom-invitation/v1",
                 "invitation": statement.document(),
-                "one_time_key": b64encode(one_time_key.seed().expose()).decode(),
+                "one_time_key": None if one_time_key else b64encode(made.seed().expose()).decode(),
                 "root_key": b64encode(self.root.public_key).decode(),
                 "roster": self.roster.statement.document(),
                 "broker": {"url": broker_url, "ca": broker_ca},

@@ -1,11 +1,7 @@
 """Rights and topology on a real broker: each user can do what it should and nothing else."""
 
-import json
 import os
-import tempfile
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from aiormq.abc import AbstractChannel
@@ -13,11 +9,12 @@ from aiormq.exceptions import ChannelAccessRefused
 from deploy.local.rabbitmq import PrivateRabbit
 from pamqp.commands import Basic
 from tests.integration.broker.conftest import Link, depth
+from tests.support.accounts import import_definitions
 from tests.support.amqp import entry, long, publish_raw
 
 from strongroom.broker import apply_topology, check_topology, connect
 from strongroom.errors import BrokerUnavailable, ConfigurationInvalid
-from strongroom.topology import DEAD_EXCHANGE, EXCHANGE, EXCHANGES, QUEUES
+from strongroom.topology import DEAD_EXCHANGE, EVENTS_EXCHANGE, EXCHANGE, EXCHANGES, QUEUES, event_key
 
 Action = Callable[[AbstractChannel], Awaitable[object]]
 
@@ -41,13 +38,25 @@ def consume_replies(channel: AbstractChannel) -> Awaitable[object]:
     return channel.basic_consume("amq.rabbitmq.reply-to", _ignore, no_ack=True, timeout=10)
 
 
+async def subscribe(channel: AbstractChannel, exchange: str = EVENTS_EXCHANGE) -> None:
+    """Make a queue for events, bind it, read it, let it go again."""
+    await channel.queue_declare("events.mine", exclusive=True, timeout=10)
+    await channel.queue_bind("events.mine", exchange, "v1.#", timeout=10)
+    await channel.basic_consume("events.mine", _ignore, timeout=10)
+    await channel.queue_unbind("events.mine", exchange, "v1.#", timeout=10)
+    await channel.queue_delete("events.mine", timeout=10)
+
+
 ACTIONS: dict[str, Action] = {
     "publish escrow": publish(EXCHANGE, "v1.escrow.abc"),
     "publish enrol": publish(EXCHANGE, "v1.enrol.abc"),
     "publish recovery": publish(EXCHANGE, "v1.recovery.abc"),
     "publish a bad name": publish(EXCHANGE, "v1.recovery.A_B"),
+    "publish a name with a line break": publish(EXCHANGE, "v1.recovery.abc\n"),
     "publish another version": publish(EXCHANGE, "v2.escrow.abc"),
     "publish to the quarantine": publish(DEAD_EXCHANGE, "v1.escrow.abc"),
+    "publish an event": publish(EVENTS_EXCHANGE, event_key("released", "abc")),
+    "publish an event under a bad key": publish(EVENTS_EXCHANGE, "v1.released.abc\n"),
     "publish to a queue": publish("", "recovery"),
     "publish to another exchange": publish("amq.topic", "v1.escrow.abc"),
     "consume escrow": consume("escrow"),
@@ -60,6 +69,9 @@ ACTIONS: dict[str, Action] = {
     "bind a queue": lambda channel: channel.queue_bind("escrow", EXCHANGE, "v1.escrow.*", timeout=10),
     "unbind a queue": lambda channel: channel.queue_unbind("recovery", EXCHANGE, "v1.nothing", timeout=10),
     "purge a queue": lambda channel: channel.queue_purge("escrow", timeout=10),
+    "subscribe to events": subscribe,
+    "bind a queue of events to requests": lambda channel: subscribe(channel, EXCHANGE),
+    "bind another queue to events": lambda channel: channel.queue_bind("escrow", EVENTS_EXCHANGE, "#", timeout=10),
     "delete a queue": lambda channel: channel.queue_delete("quarantine", if_empty=True, timeout=10),
 }
 ALLOWED = {
@@ -75,7 +87,14 @@ ALLOWED = {
         "get from escrow",
         "purge a queue",
     },
-    "recovery": {"publish to the quarantine", "publish to a queue", "consume recovery", "consume direct replies"},
+    "recovery": {
+        "publish to the quarantine",
+        "publish to a queue",
+        "publish an event",
+        "consume recovery",
+        "consume direct replies",
+    },
+    "events": {"subscribe to events", "consume direct replies"},
 }
 
 
@@ -100,13 +119,17 @@ async def test_a_user_cannot_give_itself_another_name(link: Link) -> None:
             await connection.publish(channel, EXCHANGE, "v1.escrow.abc", b"", Basic.Properties(user_id="operator"))
 
 
-async def test_a_carbon_copy_header_gets_around_topic_rights(link: Link, operator: AbstractChannel) -> None:
-    """RabbitMQ checks the routing key alone, which is one reason why workers believe signatures and no queue."""
-    carbon_copy = long(entry(b"CC", b"A", long(b"S" + long(b"v1.escrow.abc"))))
+@pytest.mark.parametrize("header", [b"CC", b"BCC"])
+async def test_a_carbon_copy_header_gets_around_topic_rights(
+    header: bytes, link: Link, operator: AbstractChannel
+) -> None:
+    """RabbitMQ checks the routing key alone, which the copy keeps: one reason why workers believe signatures."""
+    carbon_copy = long(entry(header, b"A", long(b"S" + long(b"v1.escrow.abc"))))
     async with link("officer") as connection:
         channel = await connection.channel(confirms=False)
         await publish_raw(channel, EXCHANGE, "v1.recovery.abc", b"x", headers=carbon_copy)
-    assert (await operator.basic_get("escrow", no_ack=True, timeout=10)).body == b"x"
+    copy = await operator.basic_get("escrow", no_ack=True, timeout=10)
+    assert (copy.body, copy.routing_key) == (b"x", "v1.recovery.abc")
 
 
 async def test_a_user_with_an_empty_hash_cannot_log_in(broker: PrivateRabbit) -> None:
@@ -118,8 +141,7 @@ async def test_a_user_with_an_empty_hash_cannot_log_in(broker: PrivateRabbit) ->
         "tags": [],
     }
     rights = {"user": "blank", "vhost": "strongroom", "configure": ".*", "write": ".*", "read": ".*"}
-    with readable(json.dumps({"users": [blank], "permissions": [rights]})) as file:
-        broker.rabbitmqctl("import_definitions", str(file))
+    import_definitions(broker, {"users": [blank], "permissions": [rights]})
     try:
         for password in ("", "blank", "x"):
             with pytest.raises(BrokerUnavailable, match="refused the login"):
@@ -131,17 +153,6 @@ async def test_a_user_with_an_empty_hash_cannot_log_in(broker: PrivateRabbit) ->
                     pass
     finally:
         broker.rabbitmqctl("delete_user", "blank")
-
-
-@contextmanager
-def readable(content: str) -> Iterator[Path]:
-    """A file that the broker's own user can read."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        file = Path(folder) / "definitions.json"
-        file.write_text(content)
-        file.chmod(0o644)
-        yield file
 
 
 # ---- topology ----
@@ -204,7 +215,7 @@ async def test_a_difference_is_found_and_applying_refuses_to_touch_it(
         assert "delete it" in (refused.value.hint or "")
 
 
-@pytest.mark.parametrize("user", ["escrow", "recovery", "fleet", "officer"])
+@pytest.mark.parametrize("user", ["escrow", "recovery", "events", "fleet", "officer"])
 async def test_a_user_without_rights_to_configure_can_check_what_exists(user: str, link: Link) -> None:
     """On 3.10 a passive declaration needs no right, so a worker can look for its queue before it starts."""
     async with link(user) as connection:

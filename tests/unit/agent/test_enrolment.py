@@ -22,14 +22,15 @@ from strongroom.errors import (
     RosterInvalid,
     UsageError,
 )
+from strongroom.fields import parse_body
 from strongroom.leaves import EnrolmentLeaf, parse_leaf
-from strongroom.messages import Enrolment, parse_body
+from strongroom.mandates import Enrolment
 from strongroom.replies import Reply
 from strongroom.statements import parse_envelope
 from strongroom.testing import FakeAuthority, FakeMessage
 from strongroom_agent import identity
 from strongroom_agent.enrolment import Enrolled, enrol
-from strongroom_agent.home import Home
+from strongroom_agent.home import BrokerLogin, Home
 from strongroom_agent.state import State
 
 
@@ -44,12 +45,23 @@ class Host:
     def __init__(self, path: Path, authority: FakeAuthority, clock: Clock) -> None:
         self.path, self.authority, self.clock = path, authority, clock
 
-    async def enrol(self, document: bytes, passphrase: Secret | None = None) -> Enrolled:
+    async def enrol(
+        self,
+        document: bytes,
+        passphrase: Secret | None = None,
+        login: BrokerLogin | None = None,
+        *,
+        name: str | None = None,
+        root_key_id: str | None = None,
+    ) -> Enrolled:
         """Try once."""
         return await enrol(
             self.path,
             document,
+            name=name,
+            root_key_id=root_key_id,
             passphrase=passphrase,
+            login=login,
             wait_seconds=0,
             connector=self.authority.connect,
             clock=self.clock,
@@ -379,3 +391,129 @@ async def test_a_home_whose_making_was_cut_short_is_begun_anew(
         "state.db",
     }
     assert done.roster_expires_at > NOW
+
+
+# ---- a login of its own ----
+
+
+async def test_a_host_that_is_given_a_login_of_its_own_uses_it(host: Host, authority: FakeAuthority) -> None:
+    """The invitation's URL is not taken; certificate and key lie in the home before anything is sent."""
+    login = BrokerLogin(url="amqps://broker.example/strongroom", certificate=b"certificate", key=b"key")
+    home = (await host.enrol(authority.invitation_file("laptop-0417"), login=login)).home
+    assert home.config.broker_url == login.url
+    files = home.broker_certificate()
+    assert files is not None
+    assert [file.read_bytes() for file in files] == [b"certificate", b"key"]
+
+
+async def test_an_enrolment_that_was_cut_short_goes_on_with_the_login_it_is_given_then(
+    host: Host, authority: FakeAuthority
+) -> None:
+    """A wrong certificate can be replaced; without a new one it stays, and the URL is the invitation's."""
+    document = authority.invitation_file("laptop-0417")
+    authority.broker_down = True
+    with pytest.raises(BrokerUnavailable):
+        await host.enrol(document, login=BrokerLogin(certificate=b"wrong", key=b"wrong key"))
+    with pytest.raises(BrokerUnavailable):
+        await host.enrol(document, login=BrokerLogin(url="amqps://own", certificate=b"right", key=b"right key"))
+    kept = Home.open(host.path)
+    assert kept.config.broker_url == "amqps://own"
+    authority.broker_down = False
+    home = (await host.enrol(document)).home
+    files = home.broker_certificate()
+    assert files is not None
+    assert [file.read_bytes() for file in files] == [b"right", b"right key"]
+    assert home.config.broker_url != "amqps://own"
+
+
+# ---- an invitation of many ----
+
+
+async def test_a_fleet_enrols_by_one_file_as_often_as_it_says(host: Host, authority: FakeAuthority) -> None:
+    """Each host names itself; the next one is refused by the authority."""
+    document = authority.invitation_file(None, prefix="laptop-", uses=2)
+    for name in ("laptop-0417", "laptop-0418"):
+        done = await Host(host.path.with_name(name), authority, host.clock).enrol(document, name=name)
+        assert done.principal == done.home.config.name == name
+    with pytest.raises(Rejected) as caught:
+        await host.enrol(document, name="laptop-0419")
+    assert caught.value.remote_code == "invitation_invalid"
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "words"),
+    [
+        (None, UsageError, "5 new principals laptop-"),
+        ("server-1", InvitationInvalid, "not for server-1"),
+        ("my-laptop-1", InvitationInvalid, "not for my-laptop-1"),
+        ("laptop-A", UsageError, "--name"),
+        ("laptop-" + "1" * 58, UsageError, "--name"),
+    ],
+    ids=["missing", "other", "inside", "letters", "long"],
+)
+async def test_a_host_says_which_of_many_it_is(
+    host: Host, authority: FakeAuthority, name: str | None, error: type[PermanentError], words: str
+) -> None:
+    """Nothing is made or sent for a name that is missing, none, or not invited."""
+    document = authority.invitation_file(None, prefix="laptop-", uses=5)
+    with pytest.raises(error, match=words):
+        await host.enrol(document, name=name)
+    assert not host.path.exists()
+    assert authority.received == []
+
+
+async def test_the_name_of_a_plain_invitation_may_be_said_and_no_other(
+    host: Host, authority: FakeAuthority
+) -> None:
+    """Its principal is the default."""
+    document = authority.invitation_file("laptop-0417")
+    with pytest.raises(InvitationInvalid, match="is for laptop-0417, not for laptop-0418"):
+        await host.enrol(document, name="laptop-0418")
+    assert not host.path.exists()
+    assert (await host.enrol(document, name="laptop-0417")).principal == "laptop-0417"
+
+
+async def test_a_host_of_many_that_was_interrupted_need_not_say_its_name_again(
+    host: Host, authority: FakeAuthority
+) -> None:
+    """The home knows it, with this file and with the next, and is nobody else's."""
+    first = authority.invitation_file(None, prefix="laptop-", uses=5)
+    second = authority.invitation_file(None, prefix="laptop-", uses=5)
+    authority.broker_down = True
+    with pytest.raises(BrokerUnavailable):
+        await host.enrol(first, name="laptop-0417")
+    for document in (first, second):
+        with pytest.raises(UsageError, match="begun for laptop-0417"):
+            await host.enrol(document, name="laptop-0418")
+    with pytest.raises(BrokerUnavailable):
+        await host.enrol(second)
+    authority.broker_down = False
+    assert (await host.enrol(first)).principal == "laptop-0417"
+    with pytest.raises(UsageError, match="enrolled as laptop-0417"):
+        await host.enrol(first, name="laptop-0418")
+
+
+# ---- the root key, known by another way ----
+
+
+async def test_a_file_with_another_root_key_than_the_one_asked_for_is_refused(
+    host: Host, authority: FakeAuthority
+) -> None:
+    """Both ids are named and nothing is made or sent; also by a home that is enrolled already."""
+    document = authority.invitation_file("laptop-0417")
+    with pytest.raises(RosterInvalid, match=f"{authority.root.key_id}.*{'0' * 32}"):
+        await host.enrol(document, root_key_id="0" * 32)
+    assert not host.path.exists()
+    assert authority.received == []
+    await host.enrol(document)
+    with pytest.raises(RosterInvalid, match="must be 0000"):
+        await host.enrol(document, root_key_id="0" * 32)
+
+
+async def test_the_root_key_that_was_asked_for_is_the_one_that_is_pinned(
+    host: Host, authority: FakeAuthority
+) -> None:
+    """And its id is in the report, to be compared where none was asked for."""
+    done = await host.enrol(authority.invitation_file("laptop-0417"), root_key_id=authority.root.key_id)
+    assert done.root_key_id == authority.root.key_id
+    assert done.home.config.root_key == authority.root.public_key

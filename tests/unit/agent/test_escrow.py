@@ -12,6 +12,7 @@ from tests.support.agents import (
     BackwardLink,
     Clock,
     CountingLink,
+    ForgingLink,
     SilentLink,
     key,
     linked,
@@ -247,6 +248,30 @@ async def test_a_rejection_by_another_key_changes_nothing(agent: Agent, authorit
 async def test_a_rejection_of_another_statement_changes_nothing(agent: Agent, authority: FakeAuthority) -> None:
     """A true rejection, replayed."""
     authority.alter = rejected_by(authority.escrow_reply_key, of=b"x" * 32)
+    done = await agent.escrow([key()])
+    assert isinstance(done.error, ReplyInvalid)
+    assert (done.rejected, done.spooled) == (0, 1)
+
+
+async def test_a_true_rejection_of_a_message_whose_signatures_were_taken_off_changes_nothing(
+    agent: Agent, authority: FakeAuthority
+) -> None:
+    """The broker had somebody else sign the statement: the worker is right to refuse that, and the key stays."""
+    agent._connector = linked(authority.connect, ForgingLink)
+    done = await agent.escrow([key()])
+    assert authority.workers.records == {}
+    assert isinstance(done.error, ReplyInvalid)
+    assert (done.rejected, done.spooled, done.exit_code) == (0, 1, ExitCode.FAILED)
+    assert done.records[0].last_error == f"reply_invalid: {done.error.message}"
+    agent._connector = authority.connect
+    assert (await agent.sync()).exit_code is ExitCode.DONE
+
+
+async def test_a_rejection_by_a_roster_that_did_not_come_with_it_changes_nothing(
+    agent: Agent, authority: FakeAuthority
+) -> None:
+    """Somebody withholds the roster that the worker goes by."""
+    authority.alter = rejected_by(authority.escrow_reply_key, roster_version=2)
     done = await agent.escrow([key()])
     assert isinstance(done.error, ReplyInvalid)
     assert (done.rejected, done.spooled) == (0, 1)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tests.support.agents import NOW, Alteration, Clock, in_turn, key, on, once, without_consistency
 
+from strongroom.checkpoint_file import working_origin
 from strongroom.errors import (
     BrokerUnavailable,
     CheckpointInvalid,
@@ -18,8 +19,9 @@ from strongroom.errors import (
     RosterInvalid,
     StrongroomError,
 )
+from strongroom.fields import parse_body
 from strongroom.leaves import EscrowLeaf, parse_leaf
-from strongroom.messages import Escrow, parse_body
+from strongroom.messages import Escrow
 from strongroom.replies import TREE_SIZE_HEADER, Consistency, Reply
 from strongroom.statements import parse_envelope
 from strongroom.testing import FakeAuthority, FakeLog, FakeMessage
@@ -57,6 +59,19 @@ def signed_by_stranger(authority: FakeAuthority) -> Alteration:
     return alter
 
 
+def not_committed(authority: FakeAuthority) -> Alteration:
+    """Answer with a receipt under a working checkpoint, as whoever owns the database may have come by."""
+
+    def alter(_message: FakeMessage, reply: Reply) -> Reply:
+        log = FakeLog(working_origin(authority.escrow_log.origin))
+        log.key = authority.escrow_log.key
+        for leaf in authority.escrow_log.leaves:
+            log.append(leaf)
+        return replace(reply, receipt=dict(log.receipt(log.size - 1)))
+
+    return alter
+
+
 def false_proof(_message: FakeMessage, reply: Reply) -> Reply:
     """Change the leaf under a true proof."""
     assert reply.receipt is not None
@@ -79,6 +94,7 @@ def without_receipt(_message: FakeMessage, reply: Reply) -> Reply:
     [
         pytest.param(replayed, ReplyInvalid, id="replayed"),
         pytest.param(signed_by_stranger, CheckpointInvalid, id="another log key"),
+        pytest.param(not_committed, CheckpointInvalid, id="working checkpoint"),
         pytest.param(lambda _authority: false_proof, ProofInvalid, id="another leaf"),
         pytest.param(lambda _authority: without_consistency, ReplyInvalid, id="no consistency"),
         pytest.param(lambda _authority: from_nothing, ReplyInvalid, id="consistency from nothing"),

@@ -8,7 +8,7 @@ import pytest
 
 from strongroom.errors import Busy, ConfigurationInvalid, TransientError
 from strongroom_agent.enrolment import Enrolled
-from strongroom_agent.home import Config, Home, Role, default_home, write_atomically
+from strongroom_agent.home import BrokerLogin, Config, Home, Role, default_home, write_atomically
 from strongroom_agent.identity import create_officer_home
 
 CONFIG = Config(
@@ -67,6 +67,53 @@ def test_a_configuration_without_name_is_refused(home: Home) -> None:
     write_atomically(home.path / "config.toml", content)
     with pytest.raises(ConfigurationInvalid, match="name: is missing"):
         Home.open(home.path)
+
+
+# ---- a login of its own ----
+
+LOGIN = BrokerLogin(url="amqps://own:hidden@broker.example/strongroom", certificate=b"a certificate", key=b"hidden")
+
+
+def test_a_login_of_its_own_is_kept_in_the_home(home: Home) -> None:
+    """URL, certificate and key replace the invitation's login; the key is private, and none of it is shown."""
+    (home.path / "keys").mkdir(mode=0o700)
+    home.write_config(LOGIN.keep(home.path, CONFIG))
+    opened = Home.open(home.path)
+    assert opened.config.broker_url == LOGIN.url
+    files = opened.broker_certificate()
+    assert files is not None
+    assert [file.read_bytes() for file in files] == [LOGIN.certificate, LOGIN.key]
+    assert stat.S_IMODE(files[1].stat().st_mode) == 0o600
+    assert "hidden" not in repr(LOGIN) + repr(opened)
+
+
+def test_a_login_by_url_alone_leaves_the_certificate_as_it_was(home: Home) -> None:
+    """What is not given is not changed; a home without a certificate has none."""
+    changed = BrokerLogin(url="amqps://own@broker.example/strongroom").keep(home.path, CONFIG)
+    assert changed == replace(CONFIG, broker_url="amqps://own@broker.example/strongroom")
+    assert home.broker_certificate() is None
+
+
+@pytest.mark.parametrize("member", ["broker_certificate", "broker_key"])
+def test_a_certificate_without_its_key_is_refused(home: Home, member: str) -> None:
+    """Either alone would fall back to the password without a word."""
+    one = replace(CONFIG, broker_certificate="x.pem"), replace(CONFIG, broker_key="x.key")
+    half = home.write_config(one[member == "broker_key"])
+    with pytest.raises(ConfigurationInvalid, match="go together"):
+        half.broker_certificate()
+
+
+def test_a_brokers_key_that_others_may_read_or_that_is_gone_is_refused(home: Home) -> None:
+    """By its path."""
+    (home.path / "keys").mkdir(mode=0o700)
+    home = home.write_config(LOGIN.keep(home.path, CONFIG))
+    key = home.path / "keys" / "broker.key"
+    key.chmod(0o640)
+    with pytest.raises(ConfigurationInvalid, match=r"broker\.key: others may use it"):
+        home.broker_certificate()
+    key.unlink()
+    with pytest.raises(ConfigurationInvalid, match=r"broker\.key: No such file"):
+        home.broker_certificate()
 
 
 def test_a_folder_without_configuration_is_no_home(tmp_path: Path) -> None:

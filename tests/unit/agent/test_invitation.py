@@ -20,9 +20,10 @@ from strongroom.errors import (
     UsageError,
     WrongAuthority,
 )
-from strongroom.messages import Invitation
+from strongroom.mandates import Invitation
 from strongroom.statements import Statement, canonical_json
 from strongroom.testing import FakeAuthority
+from strongroom_agent.cards import make_card
 from strongroom_agent.home import Home
 from strongroom_agent.identity import attach, create_officer_home
 from strongroom_agent.invitation import InvitationFile, countersign, invite
@@ -207,6 +208,73 @@ def test_an_officer_does_not_countersign_what_is_expired_or_lives_too_long(
         countersign(long, alice.path, now=NOW)
 
 
+# ---- for many, and for the key of a host ----
+
+
+def test_an_invitation_of_many_names_prefix_and_uses(officer_home: Make) -> None:
+    """It replaces nothing, and its one-time key is in the file."""
+    issued = invite(officer_home("alice").path, prefix="laptop-", uses=50, now=NOW)
+    _, invitation = InvitationFile.parse(issued.document).check(NOW)
+    assert (invitation.principal, invitation.prefix, invitation.uses) == (None, "laptop-", 50)
+    assert not invitation.replaces
+    assert not issued.host_made_key
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"prefix": ""},
+        {"prefix": "Laptop"},
+        {"prefix": "a" * 64},
+        {"prefix": "laptop-", "uses": 0},
+        {"prefix": "laptop-", "uses": limits.INVITATION_USES_MAX + 1},
+        {"prefix": "laptop-", "replaces": True},
+        {"prefix": "laptop-", "principal": "laptop-0417"},
+        {"principal": "laptop-0417", "uses": 2},
+        {},
+    ],
+    ids=str,
+)
+def test_an_invitation_that_nobody_would_accept_is_not_signed(
+    officer_home: Make, members: dict[str, object]
+) -> None:
+    """Exactly one of principal and prefix, and bounds on how often."""
+    with pytest.raises((LimitExceeded, MalformedStatement)):
+        invite(officer_home("alice").path, now=NOW, **members)  # type: ignore[arg-type]
+
+
+def test_an_invitation_for_a_card_holds_no_secret(officer_home: Make, tmp_path: Path) -> None:
+    """It names principal and key of the card; the private half is nowhere but in the host's folder."""
+    card = make_card(tmp_path / "host", "laptop-0417", passphrase=None)
+    issued = invite(officer_home("alice").path, card=card, now=NOW)
+    file = InvitationFile.parse(issued.document)
+    _, invitation = file.check(NOW)
+    assert (invitation.principal, invitation.one_time_key) == ("laptop-0417", card.one_time_key)
+    assert json.loads(issued.document)["one_time_key"] is file.one_time_key is None
+    assert issued.host_made_key
+
+
+@pytest.mark.parametrize("members", [{"principal": "laptop-0418"}, {"prefix": "laptop-", "uses": 2}])
+def test_a_card_is_not_used_for_anybody_else(
+    officer_home: Make, tmp_path: Path, members: dict[str, object]
+) -> None:
+    """Whoever holds its key could enrol under the other name."""
+    card = make_card(tmp_path / "host", "laptop-0417", passphrase=None)
+    with pytest.raises(UsageError, match="that of laptop-0417"):
+        invite(officer_home("alice").path, card=card, now=NOW, **members)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("host_made", [True, False])
+def test_both_kinds_of_file_are_countersigned(officer_home: Make, tmp_path: Path, *, host_made: bool) -> None:
+    """The second signature leaves the one-time key as it is: in the file, or not."""
+    card = make_card(tmp_path / "host", "laptop-0417", passphrase=None) if host_made else None
+    first = invite(officer_home("alice").path, "laptop-0417", card=card, replaces=True, now=NOW)
+    both = countersign(first.document, officer_home("bob").path, now=NOW)
+    assert json.loads(both.document)["one_time_key"] == json.loads(first.document)["one_time_key"]
+    assert (both.host_made_key, both.signatures_missing) == (host_made, 0)
+    InvitationFile.parse(both.document).check(NOW)
+
+
 # ---- what a host is given ----
 
 
@@ -219,7 +287,8 @@ def test_an_officer_does_not_countersign_what_is_expired_or_lives_too_long(
         ({"broker": {"url": 5, "ca": None}}, "url"),
         ({"broker": {"url": "amqp://x", "ca": 5}}, "ca"),
         ({"one_time_key": b64encode(b"k" * 31).decode()}, "one_time_key"),
-        ({"one_time_key": None}, "one_time_key"),
+        ({"one_time_key": 5}, "one_time_key"),
+        ({"one_time_key": ""}, "one_time_key"),
         ({"root_key": b64encode(b"k" * 33).decode()}, "root_key"),
         ({"root_key": "=="}, "root_key"),
         ({"roster": []}, "envelope"),

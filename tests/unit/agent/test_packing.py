@@ -8,8 +8,9 @@ from strongroom.blobs import BlobContext, check_fingerprint, open_material
 from strongroom.crypto.secret import Secret
 from strongroom.crypto.signing import SigningKey
 from strongroom.errors import LimitExceeded, MalformedStatement
+from strongroom.fields import parse_body
 from strongroom.limits import CLOCK_SKEW_SECONDS
-from strongroom.messages import Escrow, parse_body
+from strongroom.messages import Escrow
 from strongroom.statements import parse_envelope
 from strongroom.testing import FakeAuthority
 from strongroom_agent import packing

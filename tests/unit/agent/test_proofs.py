@@ -1,15 +1,16 @@
 """What a reply is worth, judged by itself."""
 
+import hashlib
 from dataclasses import replace
 
 import pytest
 from tests.support.agents import NOW
 
+from strongroom.checkpoint_file import working_origin
 from strongroom.crypto.notes import Checkpoint, sign_checkpoint
 from strongroom.crypto.signing import SigningKey
 from strongroom.errors import (
     CheckpointInvalid,
-    Denied,
     LogForked,
     PermanentError,
     ProofInvalid,
@@ -17,7 +18,7 @@ from strongroom.errors import (
 )
 from strongroom.leaves import EscrowLeaf
 from strongroom.messages import Rejection
-from strongroom.replies import Consistency, Reply, rejection
+from strongroom.replies import Consistency, Reply
 from strongroom.statements import Statement
 from strongroom.testing import FakeAuthority, FakeLog
 from strongroom_agent.proofs import (
@@ -67,12 +68,15 @@ def test_a_receipt_of_the_pinned_log_is_proven(authority: FakeAuthority) -> None
     assert found.checkpoint == kept(authority.escrow_log)
 
 
-@pytest.mark.parametrize("stranger", ["another key", "another origin", "the other log"])
+@pytest.mark.parametrize("stranger", ["another key", "another origin", "a working checkpoint", "the other log"])
 def test_a_receipt_that_the_pinned_log_key_did_not_sign_is_refused(authority: FakeAuthority, stranger: str) -> None:
-    """A key of one's own, the right key under another origin, and the authority's other log."""
+    """A key of one's own, the right key under another origin, as before COMMIT, and the authority's other log."""
     log = FakeLog(authority.escrow_log.origin)
     if stranger == "another origin":
         log = FakeLog("elsewhere.example/escrow")
+        log.key = authority.escrow_log.key
+    elif stranger == "a working checkpoint":
+        log = FakeLog(working_origin(log.origin))
         log.key = authority.escrow_log.key
     elif stranger == "the other log":
         log = authority.recovery_log
@@ -198,35 +202,55 @@ def test_a_late_copy_of_an_earlier_answer_is_no_fork(log: FakeLog) -> None:
 # ---- rejections and answers ----
 
 
-def rejected(
-    key: SigningKey, *, request: str | None = ID, digest: bytes = QUESTION.digest, authority: str = "vault.example"
-) -> Reply:
-    error = Denied("not you")
-    return Reply(statement=rejection(error, authority=authority, request=request, digest=digest, now=NOW, key=key))
+SENT = b"the message as it was sent"
+
+
+def rejected(key: SigningKey, **changes: object) -> Reply:
+    """Give a rejection of what was sent, or with some members changed, signed by this key."""
+    body = Rejection(
+        authority="vault.example",
+        request=ID,
+        digest=hashlib.sha256(SENT).hexdigest(),
+        roster_version=1,
+        code="denied",
+        message="not you",
+        rejected_at=NOW,
+        retry_at=None,
+    ).model_copy(update=changes)
+    return Reply(statement=Statement.sign(Rejection.TYPE, body.to_bytes(), key))
 
 
 @pytest.mark.parametrize("request_id", [ID, None])
 def test_a_rejection_by_the_reply_key_counts(authority: FakeAuthority, request_id: str | None) -> None:
     """With the id, or without it when the worker could not read it; the digest decides."""
-    found = refusal(rejected(authority.escrow_reply_key, request=request_id), QUESTION, authority.roster)
+    told = rejected(authority.escrow_reply_key, request=request_id, retry_at=NOW + 9)
+    found = refusal(told, QUESTION, authority.roster, sent=SENT)
     assert found is not None
-    assert (found.code, found.message) == ("denied", "not you")
+    assert (found.code, found.message, found.retry_at) == ("denied", "not you", NOW + 9)
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {"request": OTHER_ID},
-        {"digest": b"x" * 32},
+        {"digest": "0" * 64},
+        {"digest": QUESTION.digest.hex()},
         {"authority": "other.example"},
     ],
 )
-def test_a_rejection_of_something_else_says_nothing(
-    authority: FakeAuthority, changes: dict[str, str | bytes]
-) -> None:
-    """Even when the worker signed it."""
+def test_a_rejection_of_something_else_says_nothing(authority: FakeAuthority, changes: dict[str, str]) -> None:
+    """Even when the worker signed it; the statement's digest is not enough, for it leaves the signatures out."""
     with pytest.raises(ReplyInvalid):
-        refusal(rejected(authority.escrow_reply_key, **changes), QUESTION, authority.roster)  # type: ignore[arg-type]
+        refusal(rejected(authority.escrow_reply_key, **changes), QUESTION, authority.roster, sent=SENT)
+
+
+def test_an_answer_by_a_roster_that_did_not_come_with_it_is_refused(authority: FakeAuthority) -> None:
+    """Somebody withholds the newer one; the version that is known here is in order."""
+    told = rejected(authority.escrow_reply_key, roster_version=2)
+    with pytest.raises(ReplyInvalid, match="goes by roster version 2, which did not come with it"):
+        refusal(told, QUESTION, authority.roster, sent=SENT)
+    newer = authority.renew_roster()
+    assert refusal(told, QUESTION, newer, sent=SENT) is not None
 
 
 def test_a_rejection_by_anybody_else_says_nothing(authority: FakeAuthority) -> None:
@@ -239,7 +263,7 @@ def test_a_rejection_by_anybody_else_says_nothing(authority: FakeAuthority) -> N
     )
     for key in strangers:
         with pytest.raises(ReplyInvalid, match="did not sign"):
-            refusal(rejected(key), QUESTION, authority.roster)
+            refusal(rejected(key), QUESTION, authority.roster, sent=SENT)
 
 
 def test_a_rejection_with_a_borrowed_key_id_says_nothing(authority: FakeAuthority) -> None:
@@ -248,20 +272,20 @@ def test_a_rejection_with_a_borrowed_key_id_says_nothing(authority: FakeAuthorit
     assert forged is not None
     borrowed = replace(forged.signatures[0], key_id=authority.escrow_reply_key.key_id)
     with pytest.raises(ReplyInvalid, match="did not sign"):
-        refusal(Reply(statement=replace(forged, signatures=(borrowed,))), QUESTION, authority.roster)
+        refusal(Reply(statement=replace(forged, signatures=(borrowed,))), QUESTION, authority.roster, sent=SENT)
 
 
 def test_a_signed_rejection_of_no_known_shape_says_nothing(authority: FakeAuthority) -> None:
     """The worker's signature does not make up for a missing member."""
     statement = Statement.sign(Rejection.TYPE, b"{}", authority.escrow_reply_key)
     with pytest.raises(ReplyInvalid):
-        refusal(Reply(statement=statement), QUESTION, authority.roster)
+        refusal(Reply(statement=statement), QUESTION, authority.roster, sent=SENT)
 
 
 def test_a_reply_without_rejection_is_none(authority: FakeAuthority) -> None:
     """A receipt alone refuses nothing."""
     authority.escrow_log.append(LEAF)
-    assert refusal(reply(authority.escrow_log, 0), QUESTION, authority.roster) is None
+    assert refusal(reply(authority.escrow_log, 0), QUESTION, authority.roster, sent=SENT) is None
 
 
 def test_an_answer_that_is_missing_or_of_another_type_is_refused(authority: FakeAuthority) -> None:

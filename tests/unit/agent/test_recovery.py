@@ -20,10 +20,11 @@ from strongroom.errors import (
     ReplyInvalid,
     StrongroomError,
 )
+from strongroom.fields import parse_body
 from strongroom.leaves import ReleaseLeaf, parse_leaf
 from strongroom.limits import REQUEST_LIFE_SECONDS_MAX
-from strongroom.messages import Release, Request, parse_body
-from strongroom.replies import Reply
+from strongroom.messages import Release, Request
+from strongroom.replies import TREE_SIZE_HEADER, Reply
 from strongroom.statements import Statement, parse_envelope
 from strongroom.testing import FakeAuthority, FakeLog, FakeMessage
 from strongroom_agent.agent import Agent
@@ -53,10 +54,11 @@ def signed(authority: FakeAuthority, release: Release, request: FakeMessage) -> 
         id=parse_body(question, Request).id,
         digest=question.digest.hex(),
         release=statement.digest.hex(),
+        approvals=[],
         records=[record.id for record in release.records],
     )
     log = authority.recovery_log
-    held = log.size - 1
+    held = int(request.headers[TREE_SIZE_HEADER])
     index = log.append(leaf.to_bytes())
     return Reply(statement=statement, receipt=dict(log.receipt(index)), consistency=log.consistency(held))
 
@@ -123,7 +125,7 @@ async def test_a_lost_answer_is_asked_for_again_with_the_same_request(
     found = await agent.recover(name="disk")
     assert found.keys[0].material.expose() == MATERIAL
     assert len(requests(authority)) == 1
-    assert authority.recovery_log.size == before + 1
+    assert authority.recovery_log.size == before + 2
 
 
 async def test_without_answer_or_broker_it_is_worth_trying_again(agent: Agent, authority: FakeAuthority) -> None:

@@ -1,13 +1,24 @@
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from tests.support.agents import NOW
 
 from strongroom.errors import Busy, ConfigurationInvalid, NotFound, SchemaMismatch, StateCorrupt, TransientError
 from strongroom_agent import state as state_module
 from strongroom_agent.spool import Packed, RecordFacts, Refusal, Spool
-from strongroom_agent.state import Evidence, KeptCheckpoint, KeptRoster, ProvenLeaf, State
+from strongroom_agent.state import (
+    SCHEMA_VERSION,
+    Evidence,
+    KeptCheckpoint,
+    KeptDisclosure,
+    KeptPending,
+    KeptRoster,
+    ProvenLeaf,
+    State,
+)
 
 RECEIPT = ProvenLeaf(b"leaf", "proof", 4, 7)
 REFUSAL = Refusal("denied", "no", b"envelope")
@@ -247,10 +258,64 @@ def test_a_database_of_another_schema_is_refused(tmp_path: Path, state: State) -
     """A newer program may have left it."""
     state.close()
     with sqlite3.connect(tmp_path / "state.db") as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
     connection.close()
     with pytest.raises(SchemaMismatch):
         State.open(tmp_path / "state.db")
+
+
+def schema(path: Path) -> list[tuple[str, str]]:
+    """Return every table and index of a database with its definition."""
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(
+            "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"
+        ).fetchall()
+
+
+def as_of_version_1(path: Path) -> None:
+    """Take a database back to what the first version of this program made."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("DROP TABLE disclosures; DROP TABLE pending_requests; PRAGMA user_version = 1;")
+
+
+def test_a_database_of_the_first_version_is_brought_up_to_date_in_place(tmp_path: Path, state: State) -> None:
+    """What is in it stays, it ends as a new one begins, and once is enough."""
+    state.keep_roster(KeptRoster(7, b"roster", NOW), NOW)
+    state.close()
+    path = tmp_path / "state.db"
+    as_of_version_1(path)
+    for _ in range(2):
+        with State.open(path) as opened:
+            kept = opened.roster()
+            assert (kept, opened.disclosures(), opened.pending()) == (KeptRoster(7, b"roster", NOW), [], [])
+            assert opened.rows("PRAGMA user_version") == [(SCHEMA_VERSION,)]
+    State.create(tmp_path / "new.db").close()
+    assert schema(path) == schema(tmp_path / "new.db")
+
+
+def test_a_migration_that_fails_leaves_everything_as_it_was(tmp_path: Path, state: State) -> None:
+    """Here because a table that it makes is there already, the second of the two."""
+    state.close()
+    path = tmp_path / "state.db"
+    as_of_version_1(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("CREATE TABLE pending_requests (strange TEXT)")
+    before = schema(path)
+    with pytest.raises(StateCorrupt):
+        State.open(path)
+    assert schema(path) == before
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+
+
+def test_a_listing_takes_the_place_of_the_one_before_it(state: State) -> None:
+    """Newest first; what is not in it is gone."""
+    old = [KeptDisclosure(f"r{n}", "disk", "q", "alice", "officer", NOW + n, None) for n in range(2)]
+    asked = [KeptPending(f"q{n}", "d", "bob", "officer", NOW + n, NOW + 9, "why") for n in range(2)]
+    state.keep_listing(old, asked)
+    assert (state.disclosures(), state.pending()) == (old[::-1], asked[::-1])
+    state.keep_listing(old[:1], [])
+    assert (state.disclosures(), state.pending()) == (old[:1], [])
 
 
 def test_a_database_is_made_once(tmp_path: Path, state: State) -> None:

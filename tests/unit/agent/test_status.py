@@ -40,6 +40,8 @@ def test_a_fresh_home_is_enrolled_and_has_nothing_open(enrolled: Enrolled, autho
         "statements": {"spooled": 0, "stored": 0, "rejected": 0},
         "listed": {},
         "records": [],
+        "disclosed": [],
+        "pending": [],
         "evidence": [],
     }
 

@@ -5,17 +5,20 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.support.agents import Alteration, Clock, in_turn, key, lost, on, once, rejected_by
+from tests.support.agents import NOW, Alteration, Clock, in_turn, key, lost, on, once, rejected_by
 
 from strongroom.crypto.signing import SigningKey
 from strongroom.errors import BrokerUnavailable, ExitCode, NoAnswer, Rejected, ReplyInvalid
+from strongroom.fields import parse_body
 from strongroom.limits import REQUEST_LIFE_SECONDS_MAX
-from strongroom.messages import ListedRecord, Listing, parse_body
+from strongroom.mandates import Policy
+from strongroom.messages import ListedRecord, Listing, RecordState
 from strongroom.replies import Reply
 from strongroom.statements import Statement, parse_envelope
 from strongroom.testing import FakeAuthority, FakeMessage
-from strongroom_agent.agent import Agent, SyncReport
+from strongroom_agent.agent import Agent, SyncReport, Unreleased
 from strongroom_agent.home import Home
+from strongroom_agent.state import KeptDisclosure, KeptPending
 
 
 def relisted(authority: FakeAuthority, changes: dict[str, object]) -> Alteration:
@@ -46,6 +49,7 @@ async def test_a_sync_with_nothing_to_do_compares_and_is_done(agent: Agent) -> N
         missing=(),
         mismatched=(),
         disclosed=(),
+        pending=(),
         error=None,
     )
     assert report.exit_code is ExitCode.DONE
@@ -98,7 +102,85 @@ async def test_a_disclosed_record_is_reported_for_replacement(agent: Agent) -> N
     [id_] = await stored(agent, 1)
     await agent.recover(records=[id_])
     report = await agent.sync()
-    assert (report.disclosed, report.exit_code) == ((id_,), ExitCode.DONE)
+    assert ([each.record for each in report.disclosed], report.exit_code) == ([id_], ExitCode.DONE)
+
+
+async def test_the_owner_is_told_who_was_given_a_key_when_and_why(
+    agent: Agent, authority: FakeAuthority, officer_home: Callable[[str], Home], clock: Clock
+) -> None:
+    """From the signed listing; kept, so that it is known offline too. The newest release of each record counts."""
+    [first, second] = await stored(agent, 2)
+    await agent.recover(records=[first], reason="a test")
+    clock.seconds += 60
+    with Agent.open(officer_home("alice").path, connector=authority.connect, clock=clock) as alice:
+        asked: dict[str, Any] = {"principal": "laptop-0417", "records": [second, first], "reason": "left"}
+        with pytest.raises(Unreleased) as caught:
+            await alice.recover(**asked)
+        authority.approve(caught.value.asked.id, "officer-1", "officer-2")
+        clock.seconds += 60
+        await alice.recover(**asked)
+    report = await agent.sync()
+    told = [
+        KeptDisclosure(id_, name, caught.value.asked.id, "alice", "officer", NOW + 120, "left")
+        for id_, name in ((second, "key 1"), (first, "key 0"))
+    ]
+    assert sorted(report.disclosed, key=lambda each: each.name, reverse=True) == told
+    assert sorted(agent._state.disclosures(), key=lambda each: each.name, reverse=True) == told
+    assert not any(each.is_by("laptop-0417") for each in told)
+
+
+async def test_what_the_host_recovered_itself_counts_as_disclosed_and_says_so(agent: Agent) -> None:
+    """The key has left its place all the same."""
+    [id_] = await stored(agent, 1)
+    found = await agent.recover(records=[id_])
+    [told] = (await agent.sync()).disclosed
+    assert told == KeptDisclosure(id_, "key 0", found.request_id, "laptop-0417", "principal", NOW, "")
+    assert told.is_by("laptop-0417")
+    assert not told.is_by("laptop-0418")
+
+
+async def test_a_disclosure_of_an_earlier_life_is_told_too(agent: Agent) -> None:
+    """The host lost its receipts, and the key may still be in use."""
+    [id_] = await stored(agent, 1)
+    await agent.recover(records=[id_])
+    with agent._state.transaction():
+        agent._state.execute("DELETE FROM records")
+    assert [each.record for each in (await agent.sync()).disclosed] == [id_]
+
+
+async def test_the_owner_is_told_who_else_asks_for_its_keys_until_that_is_decided(
+    agent: Agent, authority: FakeAuthority, officer_home: Callable[[str], Home], clock: Clock
+) -> None:
+    """Who, why and from when on; kept, and replaced by the next complete listing."""
+    await stored(agent, 1)
+    authority.renew_roster(policy=Policy(officer_recovery_delay_hours=1))
+    path = officer_home("alice").path
+    with (
+        Agent.open(path, connector=authority.connect, clock=clock) as alice,
+        pytest.raises(Unreleased) as caught,
+    ):
+        await alice.recover(principal="laptop-0417", name="key 0", reason="left")
+    asked = caught.value.asked
+    report = await agent.sync()
+    expected = KeptPending(asked.id, asked.digest, "alice", "officer", NOW, NOW + 3_600, "left")
+    assert (report.pending, report.disclosed, report.exit_code) == ((expected,), (), ExitCode.DONE)
+    assert agent._state.pending() == [expected]
+    authority.alter = on("recovery", lost)
+    await agent.sync(wait_seconds=0.02)
+    assert agent._state.pending() == [expected]
+    authority.alter = lambda _message, reply: reply
+    authority.deny(asked.id, "officer-1")
+    assert (await agent.sync()).pending == ()
+    assert agent._state.pending() == []
+
+
+async def test_ones_own_waiting_request_is_none_of_others(agent: Agent, authority: FakeAuthority) -> None:
+    """Whoever asks knows of it."""
+    await stored(agent, 1)
+    authority.renew_roster(policy=Policy(self_recovery_approvals=1))
+    with pytest.raises(Unreleased):
+        await agent.recover(name="key 0")
+    assert (await agent.sync()).pending == ()
 
 
 async def test_a_record_that_comes_back_is_no_longer_missing(agent: Agent, authority: FakeAuthority) -> None:
@@ -256,6 +338,30 @@ async def test_a_listing_of_something_else_is_refused(
     await stored(agent, 2)
     authority.alter = relisted(authority, changes)
     await refused(agent)
+
+
+@pytest.mark.parametrize("changes", [{"state": RecordState.STORED}, {"disclosure": None}])
+async def test_a_listing_that_does_not_say_who_was_given_a_disclosed_key_is_refused(
+    agent: Agent, authority: FakeAuthority, changes: dict[str, object]
+) -> None:
+    """Or that says it of a key that is only stored."""
+    await stored(agent, 1)
+    await agent.recover(name="key 0")
+    [record] = (await agent.records()).records
+    authority.alter = relisted(authority, {"records": [record.model_copy(update=changes)]})
+    await refused(agent)
+
+
+async def test_a_listing_by_a_roster_that_did_not_come_with_it_is_refused(
+    agent: Agent, authority: FakeAuthority
+) -> None:
+    """A newer roster is in force, and somebody on the way withholds it."""
+    await stored(agent, 1)
+    authority.renew_roster()
+    authority.alter = on("recovery", lambda _message, reply: replace(reply, roster=None))
+    await refused(agent)
+    authority.alter = lambda _message, reply: reply
+    assert (await agent.sync()).compared
 
 
 async def test_a_listing_out_of_order_is_refused(agent: Agent, authority: FakeAuthority) -> None:

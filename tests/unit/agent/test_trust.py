@@ -15,7 +15,7 @@ from strongroom.errors import (
     WrongAuthority,
 )
 from strongroom.limits import CLOCK_SKEW_SECONDS
-from strongroom.messages import RosterBody
+from strongroom.mandates import RosterBody
 from strongroom.statements import Statement
 from strongroom.testing import FakeAuthority
 from strongroom_agent.enrolment import Enrolled

@@ -5,6 +5,7 @@ from tests.support import authority as make
 
 from strongroom.crypto.sealing import Suite, overhead
 from strongroom.errors import (
+    Denied,
     Expired,
     KeyUnknown,
     LimitExceeded,
@@ -19,7 +20,7 @@ from strongroom.errors import (
 )
 from strongroom.leaves import EscrowLeaf, parse_leaf
 from strongroom.limits import CLOCK_SKEW_SECONDS, KEY_MATERIAL_BYTES_MAX
-from strongroom.messages import SealingKeyState
+from strongroom.mandates import SealingKeyState
 from strongroom.registry import Registry
 from strongroom.statements import Statement
 from strongroom_escrow.handler import Existing, Submission, adopt, compare, judge, leaf, read, settle
@@ -239,3 +240,9 @@ def test_a_conflict_that_only_a_row_claims_is_not_told_to_the_sender() -> None:
         compare(submission, {3: leaf(holder, make.NOW)})
         assert submission.is_told is told
         assert isinstance(submission.refusal, StatementConflict if told else ProofInvalid)
+
+
+def test_a_refused_broker_account_is_not_told_to_the_sender() -> None:
+    """Nobody signed it: whoever runs the broker could otherwise end an honest sender's trying."""
+    assert not Submission(make.escrow().envelope(), refusal=Denied("user_id: is missing")).is_told
+    assert Submission(b"", refusal=MalformedStatement("envelope: is empty")).is_told

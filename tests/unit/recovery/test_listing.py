@@ -1,62 +1,138 @@
+"""Listings: what is said of a record and of who waits, and pages that fit into a statement."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
 from tests.support import authority as make
 from tests.support import requests as ask
 
-from strongroom.limits import BODY_BYTES_MAX, DESCRIPTION_CHARACTERS_MAX
-from strongroom.messages import ListedRecord, Listing, RecordState, new_id, parse_body
+from strongroom.fields import Capacity, new_id, parse_body
+from strongroom.limits import (
+    BODY_BYTES_MAX,
+    DESCRIPTION_CHARACTERS_MAX,
+    LISTING_PENDING_MAX,
+    REASON_CHARACTERS_MAX,
+)
+from strongroom.messages import Disclosure, ListedRecord, Listing, PendingRequest, RecordState, RequestState
 from strongroom.statements import Statement
+from strongroom_recovery.ledger import Case, Outcome
 from strongroom_recovery.listing import build, listed
-from strongroom_recovery.records import IndexEntry, StoredRecord
+from strongroom_recovery.records import StoredRecord
 
 DIGEST = bytes(range(32))
 
 
-def a_record(description: str = "", *, is_disclosed: bool = False) -> ListedRecord:
+def stored(description: str = "") -> StoredRecord:
     record = make.record(description=description)
-    stored = StoredRecord(make.AUTHORITY, make.PRINCIPAL, new_id(), make.NOW - 5, make.NOW + 7, record)
-    entry = IndexEntry(
-        record.id,
-        stored.statement_id,
-        make.PRINCIPAL,
-        record.name,
-        make.NOW - 5,
-        record.kid,
-        disclosed=is_disclosed,
+    return StoredRecord(
+        make.AUTHORITY, make.PRINCIPAL, new_id(), make.NOW - 5, make.NOW + 7, in_force=True, record=record
     )
-    result = listed(stored, entry)
-    assert (result.id, result.fingerprint, result.labels) == (record.id, record.fingerprint, record.labels)
-    assert (result.issued_at, result.stored_at, result.statement) == (
-        make.NOW - 5,
-        make.NOW + 7,
-        stored.statement_id,
-    )
-    return result
 
 
-def test_a_listed_record_says_what_was_signed_and_what_became_of_it() -> None:
-    """Description and times come from the statement and its leaf; the state says whether it was released."""
-    assert a_record("of the disk").description == "of the disk"
-    assert a_record().state is RecordState.STORED
-    assert a_record(is_disclosed=True).state is RecordState.DISCLOSED
+def a_record(description: str = "") -> ListedRecord:
+    return listed(stored(description), None, {})
+
+
+def released() -> Case:
+    """Return an officer's request as the log has it, released."""
+    return Case(
+        id=new_id(),
+        digest=DIGEST,
+        requester="officer-a",
+        capacity=Capacity.OFFICER,
+        key_id=make.signing_key("officer-a").key_id,
+        principal=make.PRINCIPAL,
+        asked_at=make.NOW + 8,
+        index=3,
+        outcome=Outcome(RequestState.RELEASED, index=4, time=make.NOW + 9),
+    )
+
+
+def test_a_listed_record_says_what_was_signed() -> None:
+    """Description and times come from the statement and its leaf; nobody was given it."""
+    given = stored("of the disk")
+    result = listed(given, None, {})
+    described = given.record.model_dump(exclude={"kid", "suite", "blob"})
+    assert {name: getattr(result, name) for name in described} == described
+    assert (result.issued_at, result.stored_at) == (make.NOW - 5, make.NOW + 7)
+    assert (result.statement, result.state, result.disclosure) == (given.statement_id, RecordState.STORED, None)
+
+
+def test_a_disclosed_record_says_who_was_given_it_when_and_why() -> None:
+    """Name, capacity and time come from the log, the reason from the request of exactly that id."""
+    case = released()
+    result = listed(stored(), case, {case.id: "the disk died", new_id(): "another reason"})
+    assert result.state is RecordState.DISCLOSED
+    assert result.disclosure == Disclosure(
+        request=case.id,
+        requester="officer-a",
+        requester_kind=Capacity.OFFICER,
+        released_at=make.NOW + 9,
+        reason="the disk died",
+    )
+
+
+def test_a_disclosure_stays_when_the_request_is_lost() -> None:
+    """Deleting the request from the database takes away the reason and nothing else."""
+    result = listed(stored(), released(), {new_id(): "another reason"})
+    assert result.state is RecordState.DISCLOSED
+    assert result.disclosure is not None
+    assert result.disclosure.reason is None
+
+
+def page(
+    records: Sequence[ListedRecord], *, pending: Sequence[PendingRequest] = (), is_last: bool = True
+) -> Listing:
+    return build(ask.listing_body(), DIGEST, records, pending, roster_version=7, is_last=is_last)
+
+
+def waiting(reason: str | None = "ticket 4711") -> PendingRequest:
+    return PendingRequest(
+        request=new_id(),
+        digest="5e" * 32,
+        requester="officer-a",
+        requester_kind=Capacity.OFFICER,
+        asked_at=make.NOW,
+        not_before=make.NOW + 3_600,
+        reason=reason,
+    )
+
+
+def test_a_page_names_the_request_the_roster_and_who_waits() -> None:
+    """What the answer is to, by which roster, and the pending requests in the order given."""
+    asked, pending = ask.listing_body(), [waiting(), waiting(None)]
+    body = build(asked, DIGEST, [], pending, roster_version=7, is_last=True)
+    assert (body.authority, body.request, body.request_digest) == (make.AUTHORITY, asked.id, DIGEST.hex())
+    assert (body.principal, body.roster_version) == (make.PRINCIPAL, 7)
+    assert (body.records, body.pending, body.next) == ([], pending, None)
 
 
 def test_the_last_page_points_nowhere_and_an_earlier_one_at_its_last_record() -> None:
     """`next` is the record id to ask after, and null when nothing follows."""
     records = [a_record(), a_record()]
-    assert build(ask.listing_body(), DIGEST, records, is_last=True).next is None
-    assert build(ask.listing_body(), DIGEST, records, is_last=False).next == records[-1].id
-    assert build(ask.listing_body(), DIGEST, [], is_last=True).records == []
+    assert page(records).next is None
+    assert page(records, is_last=False).next == records[-1].id
+    assert page([]).records == []
 
 
 def test_a_page_is_cut_to_what_a_statement_may_hold_and_the_rest_follows() -> None:
-    """Records with the longest descriptions fill several pages; together the pages hold each record once."""
-    wide = "\N{CJK UNIFIED IDEOGRAPH-4E2D}" * DESCRIPTION_CHARACTERS_MAX
-    records = sorted((a_record(wide) for _ in range(500)), key=lambda record: record.id)
+    """Records with the longest descriptions fill several pages; together the pages hold each record once.
+
+    The first page has also as many pending requests, with as long reasons, as it may hold.
+    """
+    wide = "\N{CJK UNIFIED IDEOGRAPH-4E2D}"
+    one = stored(wide * DESCRIPTION_CHARACTERS_MAX)
+    records = sorted(
+        (listed(replace(one, record=one.record.model_copy(update={"id": new_id()})), None, {}) for _ in range(500)),
+        key=lambda record: record.id,
+    )
+    pending = [waiting(wide * REASON_CHARACTERS_MAX) for _ in range(LISTING_PENDING_MAX)]
     seen: list[ListedRecord] = []
     while len(seen) < len(records):
-        page = build(ask.listing_body(), DIGEST, records[len(seen) :], is_last=True)
-        statement = Statement.sign(Listing.TYPE, page.to_bytes(), make.signing_key("recovery replies"))
-        assert len(statement.body) <= BODY_BYTES_MAX
-        assert parse_body(statement, Listing) == page
-        seen += page.records
-        assert page.next == (None if len(seen) == len(records) else seen[-1].id)
+        body = page(records[len(seen) :], pending=() if seen else pending)
+        statement = Statement.sign(Listing.TYPE, body.to_bytes(), make.signing_key("recovery replies"))
+        assert parse_body(statement, Listing) == body
+        assert len(statement.body) > BODY_BYTES_MAX - 5_000 or len(seen) + len(body.records) == len(records)
+        seen += body.records
+        assert body.next == (None if len(seen) == len(records) else seen[-1].id)
     assert seen == records

@@ -1,3 +1,5 @@
+"""Releases: what the requester is given opens in one place only, and what must not be given is not."""
+
 import gc
 from typing import Any
 
@@ -9,7 +11,8 @@ from strongroom.blobs import BlobContext, OpenedMaterial, ReleaseContext, check_
 from strongroom.crypto.keyring import Keyring
 from strongroom.crypto.sealing import PrivateSealingKey, Suite
 from strongroom.errors import BlobInvalid, FingerprintMismatch, KeyUnknown, PermanentError
-from strongroom.messages import HistoryEntry, Record, ReleasedRecord, new_id
+from strongroom.fields import new_id
+from strongroom.messages import HistoryEntry, Record, ReleasedRecord
 from strongroom_recovery import release
 from strongroom_recovery.records import StoredRecord
 
@@ -46,6 +49,7 @@ def stored(record: Record | None = None, **changes: Any) -> StoredRecord:
         "statement_id": new_id(),
         "issued_at": make.NOW,
         "stored_at": make.NOW,
+        "in_force": True,
         "record": record or make.record(material=MATERIAL),
     }
     return StoredRecord(**(members | changes))
@@ -53,7 +57,8 @@ def stored(record: Record | None = None, **changes: Any) -> StoredRecord:
 
 def released(record: StoredRecord, *, suite: Suite = Suite.X_WING, keyring: Keyring = KEYRING) -> ReleasedRecord:
     request = ask.request_body(recipient_suite=suite, recipient_key=ask.recipient(suite).public_key)
-    (only,) = release.build(request, DIGEST, [record], history=[], keyring=keyring, now=make.NOW).records
+    body = release.build(request, DIGEST, [record], history=[], keyring=keyring, roster_version=1, now=make.NOW)
+    (only,) = body.records
     return only
 
 
@@ -91,11 +96,14 @@ def test_a_release_answers_one_request_only() -> None:
 
 
 def test_the_release_names_its_request_and_carries_the_history() -> None:
-    """Request id, request digest, time and history stand in the body."""
+    """Authority, request id, request digest, roster version, time and history stand in the body."""
     request = ask.request_body()
     history = [HistoryEntry(id=new_id(), issued_at=make.NOW, fingerprint="ab" * 32)]
-    body = release.build(request, DIGEST, [stored()], history=history, keyring=KEYRING, now=make.NOW + 3)
-    assert (body.request, body.request_digest, body.released_at) == (request.id, DIGEST.hex(), make.NOW + 3)
+    body = release.build(
+        request, DIGEST, [stored()], history=history, keyring=KEYRING, roster_version=7, now=make.NOW + 3
+    )
+    assert (body.authority, body.request, body.request_digest) == (make.AUTHORITY, request.id, DIGEST.hex())
+    assert (body.roster_version, body.released_at) == (7, make.NOW + 3)
     assert body.history == history
 
 

@@ -1,0 +1,240 @@
+"""Requests on the docket, each verified by its reader up to the root key, whoever showed them (SPEC 5.8). Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from strongroom import limits
+from strongroom.crypto.sealing import kid
+from strongroom.crypto.signing import key_id
+from strongroom.errors import ApprovalInvalid, Denied, NotFound, PermanentError, StatementConflict
+from strongroom.fields import Capacity, parse_body
+from strongroom.mandates import Approval, Role
+from strongroom.messages import DocketEntry, Request, RequestState
+from strongroom.roster import Roster, check_authority, check_issued, check_life, check_unexpired, judge_enrolment
+from strongroom.statements import Statement, parse_envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """An officer's approval that counts. Times in seconds since 1970."""
+
+    officer: str
+    issued_at: int
+    expires_at: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A request as its reader may believe it.
+
+    request: what was asked for, when an envelope with this id and digest is there. flaw: why nobody may agree to
+    it, e.g. that it is not signed by whom it names; None when its whole chain was verified. signer: key id of
+    the requester, None with a flaw. approvals: those that verify; doubts: why others do not count.
+    The rest is the signed word of the recovery worker: when it was logged (asked_at, log_index), how many
+    approvals policy asks for (needed), the earliest release (not_before), and what became of it (state, code,
+    decided_at). Once it is decided, approvals may be left out. Digest in hex, times in seconds since 1970.
+    """
+
+    id: str
+    digest: str
+    asked_at: int
+    log_index: int
+    needed: int
+    not_before: int
+    state: RequestState
+    code: str | None
+    decided_at: int | None
+    request: Request | None
+    signer: str | None
+    flaw: str | None
+    approvals: tuple[Consent, ...]
+    doubts: tuple[str, ...]
+
+    @property
+    def missing(self) -> int:
+        """How many approvals policy still asks for."""
+        return max(0, self.needed - len(self.approvals))
+
+    @property
+    def recipient_key(self) -> str | None:
+        """The id of the one-time key that the answer would be sealed to."""
+        request = self.request
+        return kid(request.recipient_suite, request.recipient_key) if request else None
+
+    def approval_by(self, officer: str) -> Consent | None:
+        """Return the approval of this officer that counts, if there is one."""
+        return next((each for each in self.approvals if each.officer == officer), None)
+
+    def document(self) -> dict[str, object]:
+        """Return the case as a JSON object for programs."""
+        request = self.request
+        return {
+            "id": self.id,
+            "digest": self.digest,
+            "verified": self.flaw is None,
+            "flaw": self.flaw,
+            "requester": request.requester if request else None,
+            "requester_kind": request.requester_kind.value if request else None,
+            "requester_key": self.signer,
+            "principal": request.principal if request else None,
+            "name": request.name if request else None,
+            "records": request.records if request else None,
+            "reason": request.reason if request else None,
+            "recipient_key": self.recipient_key,
+            "issued_at": request.issued_at if request else None,
+            "expires_at": request.expires_at if request else None,
+            "asked_at": self.asked_at,
+            "log_index": self.log_index,
+            "not_before": self.not_before,
+            "approvals": [
+                {"officer": each.officer, "expires_at": each.expires_at, "reason": each.reason}
+                for each in self.approvals
+            ],
+            "doubts": list(self.doubts),
+            "needed": self.needed,
+            "missing": self.missing,
+            "state": self.state.value,
+            "code": self.code,
+            "decided_at": self.decided_at,
+        }
+
+
+def judged(entry: DocketEntry, roster: Roster, root_key: bytes, now: int) -> Case:
+    """Verify one entry of a docket; nothing about it is raised, the case tells it.
+
+    Arguments: the newest roster of the reader's home and the root key pinned there (32 raw bytes), the time.
+    """
+    request: Request | None = None
+    signer: str | None = None
+    flaw: str | None = None
+    approvals: list[Consent] = []
+    doubts: list[str] = []
+    try:
+        statement, request = _asked(entry, roster)
+        signer = _signer(entry, statement, request, roster, root_key)
+        if entry.state is RequestState.PENDING:
+            _check_waiting(request, roster, now)
+        asked = _Asked(request, entry.digest, signer)
+        approvals, doubts = _approvals(entry.approvals, asked, roster, entry.decided_at or now)
+    except PermanentError as error:
+        flaw, signer = error.message, None
+    return Case(
+        id=entry.id,
+        digest=entry.digest,
+        asked_at=entry.asked_at,
+        log_index=entry.log_index,
+        needed=entry.needed,
+        not_before=entry.not_before,
+        state=_state(entry, request, now),
+        code=entry.code,
+        decided_at=entry.decided_at,
+        request=request,
+        signer=signer,
+        flaw=flaw,
+        approvals=tuple(approvals),
+        doubts=tuple(doubts),
+    )
+
+
+def _state(entry: DocketEntry, request: Request | None, now: int) -> RequestState:
+    over = request is not None and request.expires_at < now - limits.CLOCK_SKEW_SECONDS
+    return RequestState.EXPIRED if over and entry.state is RequestState.PENDING else entry.state
+
+
+def _asked(entry: DocketEntry, roster: Roster) -> tuple[Statement, Request]:
+    if entry.request is None:
+        raise NotFound("request: the database no longer has it")
+    statement = parse_envelope(entry.request)
+    if statement.digest.hex() != entry.digest:
+        raise StatementConflict("request: is not the one with the digest in the log")
+    request = parse_body(statement, Request)
+    check_authority(request.authority, roster)
+    if request.id != entry.id:
+        raise StatementConflict("request: has another id")
+    return statement, request
+
+
+def _signer(entry: DocketEntry, statement: Statement, request: Request, roster: Roster, root_key: bytes) -> str:
+    """Return the id of the key by which the requester signed, after following its chain up to the root key."""
+    if request.requester_kind is Capacity.OFFICER:
+        officer = roster.officer(request.requester)
+        signer = key_id(officer.public_key)
+        statement.verify_signature(officer.public_key, signer)
+        return signer
+    if entry.enrolment is None:
+        raise NotFound(f"enrolment: nothing shows whose key speaks for {request.requester}")
+    of_then = roster if entry.roster is None else _older(parse_envelope(entry.roster), roster, root_key)
+    enrolled = judge_enrolment(parse_envelope(entry.enrolment), of_then)
+    if enrolled.enrolment.principal != request.requester:
+        raise StatementConflict(f"enrolment: is of {enrolled.enrolment.principal}, not of {request.requester}")
+    statement.verify_signature(enrolled.enrolment.signing_key, enrolled.key_id)
+    return enrolled.key_id
+
+
+def _older(statement: Statement, newest: Roster, root_key: bytes) -> Roster:
+    """Verify the roster by which an enrolment was judged; one that the reader could not have passed is refused."""
+    older = Roster.verified(statement, root_key)
+    newest.check_follows(older)
+    return older
+
+
+def _check_waiting(request: Request, roster: Roster, now: int) -> None:
+    """Raise for a request that could not be answered with keys whatever anybody says."""
+    check_issued(request.issued_at, now)
+    check_life(request.issued_at, request.expires_at, limits.APPROVED_REQUEST_LIFE_SECONDS_MAX)
+    if request.requester_kind is Capacity.OFFICER:
+        roster.officer(request.requester, Role.RECOVER)
+    elif request.requester != request.principal:
+        raise Denied("principal: a host may ask for its own records only")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A verified request under the id and digest of its entry, and the key id of who signed it."""
+
+    request: Request
+    digest: str
+    signer: str
+
+
+def _approvals(
+    envelopes: Iterable[bytes], asked: _Asked, roster: Roster, at: int
+) -> tuple[list[Consent], list[str]]:
+    """Return the approvals that count at a time, one an officer, and what is wrong with the others."""
+    found: dict[str, Consent] = {}
+    doubts: list[str] = []
+    for envelope in envelopes:
+        try:
+            consent = _consent(parse_envelope(envelope), asked, roster, at)
+            if consent.officer in found:
+                raise ApprovalInvalid(f"approval: a second one of {consent.officer}")
+            found[consent.officer] = consent
+        except PermanentError as error:
+            doubts.append(error.message)
+    return list(found.values()), doubts
+
+
+def _consent(statement: Statement, asked: _Asked, roster: Roster, at: int) -> Consent:
+    approval = parse_body(statement, Approval)
+    check_authority(approval.authority, roster)
+    if (approval.request, approval.request_digest) != (asked.request.id, asked.digest):
+        raise ApprovalInvalid(f"approval: of {approval.officer} is for another request")
+    officer = roster.officer(approval.officer, Role.APPROVE)
+    signer = key_id(officer.public_key)
+    statement.verify_signature(officer.public_key, signer)
+    check_issued(approval.issued_at, at)
+    check_life(approval.issued_at, approval.expires_at, limits.APPROVAL_LIFE_SECONDS_MAX)
+    check_unexpired(approval.expires_at, at)
+    check_independent(approval.officer, signer, asked.request, asked.signer)
+    return Consent(approval.officer, approval.issued_at, approval.expires_at, approval.reason)
+
+
+def check_independent(officer: str, officers_key: str, request: Request, signer: str) -> None:
+    """Raise ApprovalInvalid for an officer who is the requester, by name or by key id (SPEC 5.6).
+
+    A host may have the name of an officer, and is somebody else then.
+    """
+    by_name = (request.requester_kind, request.requester) == (Capacity.OFFICER, officer)
+    if by_name or officers_key == signer:
+        raise ApprovalInvalid(f"officer: {officer} is the one who asks", hint="another officer has to approve")

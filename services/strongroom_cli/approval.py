@@ -1,0 +1,403 @@
+"""Commands about what others ask for: requests, approve, deny, revoke."""
+
+import shutil
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rich_click as click
+
+from strongroom.crypto.secret import Secret
+from strongroom.errors import ExitCode, UsageError
+from strongroom_cli.options import home_option, output_option, passphrase_option, wait_option
+from strongroom_cli.output import Output, carry_out, lasting, legible, when
+
+if TYPE_CHECKING:
+    from strongroom_agent.agent import Recorded
+    from strongroom_agent.cases import Case
+
+_DAY_SECONDS = 86_400
+_COLUMNS = ("id", "who", "whose", "which", "why", "age", "expires", "approvals", "state")
+_WIDTH_MAX = 100
+_TABLE_WIDTH = 140
+_INDENT = " " * 16
+
+
+@click.command("requests")
+@click.argument("request_id", metavar="[ID]", required=False)
+@click.option("--all", "everything", is_flag=True, help="Also those that were decided or are over.")
+@click.option("--principal", help="For whose records; default: everybody's, on a host its own.")
+@home_option
+@passphrase_option
+@wait_option(60.0)
+@output_option
+def requests_(
+    *,
+    request_id: str | None,
+    everything: bool,
+    principal: str | None,
+    home: Path,
+    passphrase: Secret | None,
+    wait_seconds: float,
+    output: Output,
+) -> None:
+    """Show who asks for keys and waits for approval; with ID, all about one request.
+
+    Every request is verified here up to the root key, whatever the database says; one that does not verify says
+    so. On a host: the requests for its own records.
+
+    Example: `strongroom requests --all --principal laptop-0417`
+    """
+    from strongroom_agent.agent import Agent
+
+    with Agent.open(home, passphrase=passphrase) as agent:
+        if request_id is not None:
+            if everything or principal:
+                raise UsageError("give an ID, or choose by --all and --principal")
+            _check_id(request_id)
+            case = carry_out("Asking the authority", agent.case(request_id, wait_seconds=wait_seconds))
+            _show(case, output)
+            return
+        work = agent.docket(pending=not everything, principal=principal, wait_seconds=wait_seconds)
+        docket = carry_out("Asking the authority", work)
+    found = sorted(docket.cases, key=lambda case: case.state.value != "pending")
+    if output.json:
+        documents = [case.document() for case in found]
+        output.document("requests", {"roster_version": docket.roster_version, "requests": documents})
+    elif found:
+        now = int(time.time())
+        if (screen_columns() or _TABLE_WIDTH) < _TABLE_WIDTH:
+            output.line("\n\n".join(_card(case, now) for case in found))
+        else:
+            output.table(_COLUMNS, [_row(case, now) for case in found])
+    else:
+        output.line("no requests" if everything else "no requests wait")
+
+
+def _check_id(text: str) -> None:
+    from pydantic import TypeAdapter, ValidationError
+
+    from strongroom.fields import Id
+
+    try:
+        TypeAdapter(Id).validate_python(text)
+    except ValidationError:
+        raise UsageError(f"{text!r} is no request id", hint="`strongroom requests` lists them") from None
+
+
+def _row(case: "Case", now: int) -> tuple[str, ...]:
+    state = f"not verified: {legible(case.flaw)}" if case.flaw else case.state.value
+    request = case.request
+    return (
+        case.id,
+        f"{request.requester} ({request.requester_kind.value})" if request else "-",
+        request.principal if request else "-",
+        _which(case),
+        legible(request.reason) if request else "-",
+        lasting(now - case.asked_at),
+        when(request.expires_at) if request else "-",
+        _approvals(case),
+        state,
+    )
+
+
+def screen_columns() -> int | None:
+    """Return how wide the terminal is that people read on; None where standard output is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _card(case: "Case", now: int) -> str:
+    """Say what a line of the table says, for a terminal that is too narrow for it."""
+    id_, who, whose, which, why, age, expires, approvals, state = _row(case, now)
+    lines = [id_, *_quote("who", f"{who} asks for keys of {whose}: {which}"), *_quote("why", why or "-")]
+    lines.append(_fact("asked", f"{age} ago, expires {expires}"))
+    return "\n".join([*lines, _fact("approvals", approvals), *_quote("state", state)])
+
+
+def _which(case: "Case") -> str:
+    if case.request is None:
+        return "-"
+    if case.request.name is not None:
+        return legible(case.request.name)
+    records = case.request.records or []
+    return records[0] if len(records) == 1 else f"{len(records)} records"
+
+
+def _approvals(case: "Case") -> str:
+    if not case.approvals and case.state.value != "pending":
+        return "-"
+    names = ", ".join(each.officer for each in case.approvals)
+    return f"{len(case.approvals)}/{case.needed} {names}".rstrip()
+
+
+def _words(case: "Case", now: int) -> list[str]:
+    """Say everything about a request, for somebody who has to judge it."""
+    lines = [f"request {case.id}"]
+    if case.flaw:
+        lines += _quote("NOT VERIFIED", f"{case.flaw}. Do not approve it; what follows is nobody's signed word.")
+    request = case.request
+    if request is not None:
+        by = f", signed by key {case.signer}" if case.signer else ""
+        lines.append(_fact("who asks", f"{request.requester} ({request.requester_kind.value}){by}"))
+        lines.append(_fact("whose keys", request.principal))
+        if request.name is not None:
+            lines += _quote("which", f'the newest key named "{request.name}"')
+        labels = ["which", *[""] * len(request.records or ())]
+        lines += [_fact(*each) for each in zip(labels, request.records or (), strict=False)]
+        lines += _quote("why", request.reason or "no reason given")
+        lines.append(_fact("to the key", f"{case.recipient_key} (one-time key of the requester)"))
+        lines.append(_fact("expires", when(request.expires_at)))
+    lines.append(_fact("digest", f"sha256:{case.digest}"))
+    lines.append(
+        _fact("asked", f"{when(case.asked_at)}, {lasting(now - case.asked_at)} ago; index {case.log_index}")
+    )
+    if case.not_before > case.asked_at:
+        lines.append(_fact("not before", when(case.not_before)))
+    lines.append(_fact("state", _state(case)))
+    if case.approvals or case.state.value == "pending":
+        lines.append(_fact("approvals", f"{len(case.approvals)} of {case.needed} that policy asks for"))
+    for each in case.approvals:
+        why = f": {each.reason}" if each.reason else ""
+        lines += _quote("", f"{each.officer}, until {when(each.expires_at)}{why}")
+    for doubt in case.doubts:
+        lines += _quote("", f"one does not count: {doubt}")
+    return lines
+
+
+def _state(case: "Case") -> str:
+    code = f" ({case.code})" if case.code else ""
+    decided = f" since {when(case.decided_at)}" if case.decided_at is not None else ""
+    return f"{case.state.value}{code}{decided}"
+
+
+def _fact(label: str, text: str) -> str:
+    return f"  {label}".ljust(len(_INDENT)) + text
+
+
+def _quote(label: str, text: str) -> list[str]:
+    # Other people's words stay in their column, however long they are.
+    width = min(_WIDTH_MAX, screen_columns() or _WIDTH_MAX) - len(_INDENT)
+    shown = textwrap.wrap(legible(text), width=max(1, width), break_on_hyphens=False)
+    return [_fact(label, line) if index == 0 else _fact("", line) for index, line in enumerate(shown)]
+
+
+def _show(case: "Case", output: Output) -> None:
+    if output.json:
+        output.document("request", case.document())
+        return
+    output.line("\n".join(_words(case, int(time.time()))))
+    if case.state.value == "pending" and not case.flaw:
+        output.line(f"next: `strongroom approve {case.id}` or `strongroom deny {case.id} --reason …`")
+
+
+@click.command()
+@click.argument("request_id", metavar="ID")
+@click.option("--reason", default="", help="Why you agree; it stays on record.")
+@click.option(
+    "--life",
+    "life_days",
+    type=click.FloatRange(0.01, 7),
+    default=7.0,
+    show_default=True,
+    metavar="DAYS",
+    help="How long the approval counts; never longer than the request.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal.")
+@home_option
+@passphrase_option
+@wait_option(60.0)
+@output_option
+def approve(
+    *,
+    request_id: str,
+    reason: str,
+    life_days: float,
+    yes: bool,
+    home: Path,
+    passphrase: Secret | None,
+    wait_seconds: float,
+    output: Output,
+) -> None:
+    """Agree to the request ID, as an officer with the role `approve` who is not the one who asks.
+
+    Fetches the signed request itself, verifies it, shows it, asks, and signs over its digest: over who asks, for
+    which records, why, until when, and for which one-time key. May be repeated: as long as the request waits, what
+    you have approved already stays approved, and the exit code is 0.
+
+    Example: `strongroom approve 019b2c7e-7a10-7c3e-9d57-1f4e6a0b8c21 --reason "ticket 4711"`
+    """
+    from strongroom_agent.agent import Agent
+
+    _check_id(request_id)
+    _check_can_ask(yes=yes)
+    with Agent.open(home, passphrase=passphrase) as agent:
+        case = carry_out("Asking the authority", agent.case(request_id, wait_seconds=wait_seconds))
+        if agent.standing_approval(case) is not None:
+            _tell_approved(case, None, output)
+            return
+        agent.check_approvable(case)
+        if not (yes and output.json):
+            click.echo("\n".join(_words(case, int(time.time()))), err=True)
+        _ask("Approve it?", yes=yes)
+        work = agent.approve(
+            case, reason=reason, life_seconds=int(life_days * _DAY_SECONDS), wait_seconds=wait_seconds
+        )
+        recorded = carry_out("Waiting for the receipt", work)
+        _tell_approved(case, recorded, output)
+
+
+def somebody_is_there() -> bool:
+    """Say whether a person can be asked."""
+    return sys.stdin.isatty()
+
+
+def _check_can_ask(*, yes: bool) -> None:
+    if not yes and not somebody_is_there():
+        raise UsageError("there is no terminal to ask on", hint="read what it is about, then repeat it with --yes")
+
+
+def _ask(question: str, *, yes: bool) -> None:
+    """Ask on the terminal; leave with the exit code of a failure unless the answer is yes."""
+    if not yes and not click.confirm(question, err=True):
+        click.echo("nothing was signed", err=True)
+        sys.exit(ExitCode.FAILED)
+
+
+def _tell_approved(case: "Case", recorded: "Recorded | None", output: Output) -> None:
+    there = len(case.approvals) + (recorded is not None)
+    missing = max(0, case.needed - there)
+    if output.json:
+        output.document(
+            "approval",
+            {
+                "request": case.id,
+                "digest": case.digest,
+                "repeated": recorded is None,
+                **_recorded(recorded),
+                "approvals": there,
+                "needed": case.needed,
+                "missing": missing,
+            },
+        )
+        return
+    if recorded is None:
+        output.line(f"you have approved request {case.id} already: nothing was sent")
+    else:
+        output.line(f"approved request {case.id}")
+        output.line(_receipt(recorded))
+    output.line(f"  approvals   {there} of {case.needed}; {_outlook(case, missing)}")
+
+
+def _outlook(case: "Case", missing: int) -> str:
+    if missing:
+        return f"{missing} missing"
+    if case.not_before > time.time():
+        return f"enough: the requester can fetch the key from {when(case.not_before)} on"
+    return "enough: the requester can fetch the key now"
+
+
+def _recorded(recorded: "Recorded | None") -> dict[str, object]:
+    return {
+        "id": recorded.id if recorded else None,
+        "statement_digest": recorded.digest if recorded else None,
+        "log_index": recorded.log_index if recorded else None,
+        "tree_size": recorded.tree_size if recorded else None,
+        "logged_at": recorded.time if recorded else None,
+    }
+
+
+def _receipt(recorded: "Recorded") -> str:
+    return f"  receipt     recovery log, index {recorded.log_index}, tree size {recorded.tree_size}: verified"
+
+
+@click.command()
+@click.argument("request_id", metavar="ID")
+@click.option("--reason", required=True, help="Why not; it stays on record.")
+@home_option
+@passphrase_option
+@wait_option(60.0)
+@output_option
+def deny(
+    *, request_id: str, reason: str, home: Path, passphrase: Secret | None, wait_seconds: float, output: Output
+) -> None:
+    """Forbid the request ID for good: as an officer, or on a host whose own records it asks for.
+
+    Approvals do not help any more then; whoever still needs the key has to ask anew. May be repeated: a request
+    that is denied already stays denied, and the exit code is 0.
+
+    Example: `strongroom deny 019b2c7e-7a10-7c3e-9d57-1f4e6a0b8c21 --reason "nobody here asked for that"`
+    """
+    from strongroom_agent.agent import Agent
+
+    _check_id(request_id)
+    if not reason.strip():
+        raise UsageError("--reason: must say why; it stays on record")
+    with Agent.open(home, passphrase=passphrase) as agent:
+        case = carry_out("Asking the authority", agent.case(request_id, wait_seconds=wait_seconds))
+        recorded = None
+        if case.state.value != "denied":
+            work = agent.deny(case, reason=reason, wait_seconds=wait_seconds)
+            recorded = carry_out("Waiting for the receipt", work)
+    if output.json:
+        content = {"request": case.id, "digest": case.digest, "repeated": recorded is None, **_recorded(recorded)}
+        output.document("denial", content)
+    elif recorded is None:
+        output.line(f"request {case.id} is denied already, since {when(case.decided_at)}: nothing was sent")
+    else:
+        output.line(f"denied request {case.id}{_gist(case)}: it is never answered with keys")
+        output.line(_receipt(recorded))
+
+
+def _gist(case: "Case") -> str:
+    return f" of {case.request.requester} for keys of {case.request.principal}" if case.request else ""
+
+
+@click.command()
+@click.argument("principal")
+@click.option(
+    "--key", "key_id", metavar="KEY-ID", help="Only this key of it; default: the principal, all its keys."
+)
+@click.option("--reason", required=True, help="Why; it stays on record.")
+@click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal.")
+@home_option
+@passphrase_option
+@wait_option(60.0)
+@output_option
+def revoke(
+    *,
+    principal: str,
+    key_id: str | None,
+    reason: str,
+    yes: bool,
+    home: Path,
+    passphrase: Secret | None,
+    wait_seconds: float,
+    output: Output,
+) -> None:
+    """End PRINCIPAL at once, as an officer with the role `revoke`: for a stolen or retired host.
+
+    From then on nothing that it signs is taken and no key is given to it. What it escrowed before stays, and
+    officers can recover it. Only an invitation that replaces, made afterwards, lets a host of that name in again.
+
+    Example: `strongroom revoke laptop-0417 --reason "stolen on the train"`
+    """
+    from strongroom_agent.agent import Agent
+
+    if not reason.strip():
+        raise UsageError("--reason: must say why; it stays on record")
+    _check_can_ask(yes=yes)
+    what = f"key {key_id} of {principal}" if key_id else f"{principal}, with all its keys"
+    with Agent.open(home, passphrase=passphrase) as agent:
+        agent.check_revoker()
+        _ask(f"Revoke {what}? There is no way back but a new invitation.", yes=yes)
+        work = agent.revoke(principal, key=key_id, reason=reason, wait_seconds=wait_seconds)
+        recorded = carry_out("Waiting for the receipt", work)
+    if output.json:
+        output.document("revocation", {"principal": principal, "key": key_id, **_recorded(recorded)})
+        return
+    output.line(f"revoked {what}")
+    output.line(_receipt(recorded))
+    output.line("  from now on escrow and recovery by it are refused; what it escrowed before stays recoverable")
+    output.line(f"  to let it in again: `strongroom invite {principal} --replace`")

@@ -1,0 +1,224 @@
+"""Acts of officers and owners: approvals, denials, revocations, invitations; judged, then logged (SPEC 2 and 5)."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from strongroom.crypto.signing import key_id
+from strongroom.database import Transaction
+from strongroom.errors import ApprovalInvalid, InvitationInvalid, NotFound, SignatureInvalid, StatementConflict
+from strongroom.fields import Capacity
+from strongroom.leaves import ApprovalLeaf, DenialLeaf, InvitationLeaf, RevocationLeaf
+from strongroom.limits import INVITATION_LIFE_SECONDS_MAX
+from strongroom.mandates import Approval, Denial, Invitation, Revocation, Role
+from strongroom.roster import check_authority, check_issued, check_life, check_unexpired
+from strongroom.statements import Statement
+from strongroom_recovery import policy, store
+from strongroom_recovery.cases import approvals_of, request_of, statement_of
+from strongroom_recovery.desk import Answer, Desk, Event, Hints
+from strongroom_recovery.handler import Submission
+from strongroom_recovery.ledger import Case, Logged
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What goes on the record: the leaf, the statement that it names, whom it concerns, and the outcome's name."""
+
+    leaf: ApprovalLeaf | DenialLeaf | RevocationLeaf | InvitationLeaf
+    statement: Statement
+    principal: str
+    outcome: str
+    request: str | None = None
+
+
+Judge: TypeAlias = Callable[[Transaction], Awaitable[Entry | Logged]]
+"""Decides in a transaction that holds the log's lock: a new entry, or the place of the same one made before."""
+
+
+async def approve(desk: Desk, submission: Submission, approval: Approval, hints: Hints, now: int) -> Answer:
+    """Take an officer's approval of a request that waits (SPEC 5.6); committed on return.
+
+    Raises ApprovalInvalid, OfficerUnknown, SignatureInvalid, Expired and other PermanentErrors for one that cannot
+    count; and as `Desk.begin`, with nothing stored.
+    """
+
+    async def judge(tx: Transaction) -> Entry | Logged:
+        await desk.verify_sender(tx, submission.statement, approval.authority, approval.officer, Capacity.OFFICER)
+        if (earlier := _earlier(desk, submission)) is not None:
+            return earlier
+        roster = desk.registry.roster
+        case = _waiting(desk, approval.request, approval.request_digest)
+        officer = policy.check_approval(submission.statement, approval, case, roster, now)
+        _, request = await request_of(tx, case)
+        check_unexpired(request.expires_at, now)
+        for other in policy.agreed(await approvals_of(tx, case), case, roster, now):
+            if other.officer.name == officer.name:
+                raise ApprovalInvalid(f"officer: {officer.name} has approved request {case.id} already")
+        leaf = ApprovalLeaf(
+            time=now,
+            id=approval.id,
+            digest=submission.digest.hex(),
+            officer=officer.name,
+            key=key_id(officer.public_key),
+            request=case.id,
+        )
+        return Entry(leaf, submission.statement, case.principal, "approved", case.id)
+
+    return await _put_on_record(desk, judge, hints, now)
+
+
+async def deny(desk: Desk, submission: Submission, denial: Denial, hints: Hints, now: int) -> Answer:
+    """Take a denial of a request that waits, by any officer or by the owner of the records (SPEC 5.7).
+
+    Committed on return. Raises ApprovalInvalid, OfficerUnknown, PrincipalRevoked and other PermanentErrors; and as
+    `Desk.begin`, with nothing stored.
+    """
+
+    async def judge(tx: Transaction) -> Entry | Logged:
+        signer = await desk.verify_sender(
+            tx, submission.statement, denial.authority, denial.denier, denial.denier_kind
+        )
+        if (earlier := _earlier(desk, submission)) is not None:
+            return earlier
+        check_issued(denial.issued_at, now)
+        case = _waiting(desk, denial.request, denial.request_digest)
+        if denial.denier_kind is Capacity.PRINCIPAL and denial.denier != case.principal:
+            raise ApprovalInvalid(f"denier: request {case.id} is not for records of {denial.denier}")
+        leaf = DenialLeaf(
+            time=now,
+            id=denial.id,
+            digest=submission.digest.hex(),
+            denier=denial.denier,
+            denier_kind=denial.denier_kind,
+            key=signer,
+            request=case.id,
+        )
+        return Entry(leaf, submission.statement, case.principal, "denied", case.id)
+
+    return await _put_on_record(desk, judge, hints, now)
+
+
+async def revoke(desk: Desk, submission: Submission, revocation: Revocation, hints: Hints, now: int) -> Answer:
+    """Take an officer's revocation of a principal or of one of its keys (SPEC 2.9); committed on return.
+
+    Raises OfficerUnknown for an officer without the role, NotFound for a principal or key that was never enrolled,
+    and other PermanentErrors; and as `Desk.begin`, with nothing stored.
+    """
+
+    async def judge(tx: Transaction) -> Entry | Logged:
+        await desk.verify_sender(
+            tx, submission.statement, revocation.authority, revocation.officer, Capacity.OFFICER
+        )
+        if (earlier := _earlier(desk, submission)) is not None:
+            return earlier
+        desk.registry.roster.officer(revocation.officer, Role.REVOKE)
+        check_issued(revocation.issued_at, now)
+        principal, key = revocation.principal, revocation.key
+        if not desk.registry.is_enrolled(principal):
+            raise NotFound(f"principal: nobody was ever enrolled as {principal}")
+        if key is not None and not desk.registry.has_had(principal, key):
+            raise NotFound(f"key: {principal} never had key {key}")
+        leaf = RevocationLeaf(
+            time=now,
+            id=revocation.id,
+            digest=submission.digest.hex(),
+            officer=revocation.officer,
+            principal=principal,
+            key=key,
+        )
+        return Entry(leaf, submission.statement, principal, "revoked")
+
+    return await _put_on_record(desk, judge, hints, now)
+
+
+async def collect(desk: Desk, submission: Submission, invitation: Invitation, hints: Hints, now: int) -> Answer:
+    """Keep the officers' signatures on an invitation that replaces a key, until there are enough (SPEC 2.6).
+
+    Committed on return. Raises InvitationInvalid for one that needs no second signature, or is used or out of date,
+    SignatureInvalid when no officer signed it, StatementConflict; and as `Desk.begin`, with nothing stored.
+    """
+
+    async def judge(tx: Transaction) -> Entry | Logged:
+        check_authority(invitation.authority, desk.registry.roster)
+        if invitation.principal is None or not invitation.replaces:
+            raise InvitationInvalid("replaces: one officer's signature is enough for this invitation")
+        check_issued(invitation.issued_at, now)
+        check_life(invitation.issued_at, invitation.expires_at, INVITATION_LIFE_SECONDS_MAX)
+        check_unexpired(invitation.expires_at, now)
+        if desk.registry.uses(invitation.id):
+            raise InvitationInvalid(f"invitation: {invitation.id} was used before")
+        earlier = desk.ledger.invitation(invitation.id)
+        if earlier is not None and earlier.digest != submission.digest:
+            raise StatementConflict(f"id: {invitation.id} is taken by another invitation")
+        collected = _officers_signatures(desk, submission.statement)
+        if earlier is not None:
+            before = await statement_of(tx, earlier, "invitation")
+            known = {signature.key_id for signature in before.signatures}
+            added = tuple(each for each in collected.signatures if each.key_id not in known)
+            if not added:
+                return earlier
+            collected = _officers_signatures(
+                desk, Statement(before.type, before.body, (*before.signatures, *added))
+            )
+        officers = desk.registry.roster.officers_who_signed(collected, Role.INVITE)
+        leaf = InvitationLeaf(
+            time=now,
+            id=invitation.id,
+            digest=submission.digest.hex(),
+            principal=invitation.principal,
+            officers=sorted(officer.name for officer in officers),
+        )
+        return Entry(leaf, collected, invitation.principal, "invited")
+
+    return await _put_on_record(desk, judge, hints, now)
+
+
+def _officers_signatures(desk: Desk, statement: Statement) -> Statement:
+    """Return a statement with one signature of each officer who may invite, and no others'.
+
+    Raises SignatureInvalid when none is left, or one under an officer's key id does not verify.
+    """
+    officers = desk.registry.roster.officers_who_signed(statement, Role.INVITE)
+    wanted = {key_id(officer.public_key) for officer in officers}
+    signatures = {each.key_id: each for each in reversed(statement.signatures) if each.key_id in wanted}
+    if not signatures:
+        raise SignatureInvalid("signatures: none by an officer with role 'invite'")
+    return Statement(statement.type, statement.body, tuple(signatures.values()))
+
+
+def _waiting(desk: Desk, request_id: str, digest: str) -> Case:
+    case = desk.ledger.case(request_id)
+    if case is None:
+        raise NotFound(f"request: there is no request {request_id} on the record")
+    if case.digest.hex() != digest:
+        raise ApprovalInvalid(f"request_digest: is not that of request {request_id}")
+    if case.outcome is not None:
+        raise ApprovalInvalid(f"request: {request_id} is {case.outcome.state.value} already")
+    return case
+
+
+def _earlier(desk: Desk, submission: Submission) -> Logged | None:
+    """Return the place of the same statement. Raises StatementConflict for another one under its id."""
+    earlier = desk.ledger.mandate(submission.id)
+    if earlier is not None and earlier.digest != submission.digest:
+        raise StatementConflict(f"id: {submission.id} is taken by another statement")
+    return earlier
+
+
+async def _put_on_record(desk: Desk, judge: Judge, hints: Hints, now: int) -> Answer:
+    async with desk.database.transaction() as tx:
+        await desk.begin(tx, now)
+        entry = await judge(tx)
+        if isinstance(entry, Logged):
+            _, receipt = await desk.logged(tx, entry.index)
+            proof = await desk.consistency(tx, hints, desk.writer.size)
+            return Answer("repeated", desk.reply(hints, receipt=receipt, consistency=proof))
+        appended = await desk.writer.append(tx, [entry.leaf.to_bytes()])
+        index = appended.first_index
+        await store.insert_trust_statement(tx, entry.statement, id_=entry.leaf.id, leaf_index=index)
+        proof = await desk.consistency(tx, hints, appended.size)
+    # COMMIT has succeeded: it counts from here on, in every worker that follows the log.
+    published = await desk.writer.committed(appended)
+    reply = desk.reply(hints, receipt=published.receipt(index), consistency=proof)
+    event = Event(entry.leaf.type, now, entry.principal, entry.leaf.id, entry.request, index)
+    return Answer(entry.outcome, reply, event=event)

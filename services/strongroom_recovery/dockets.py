@@ -1,0 +1,117 @@
+"""Dockets: the requests that there are, each with what proves it to its reader (SPEC 5.8)."""
+
+from typing import Final
+
+from strongroom.database import Transaction
+from strongroom.errors import PermanentError
+from strongroom.fields import Capacity, parse_body
+from strongroom.limits import BODY_BYTES_MAX, CLOCK_SKEW_SECONDS, DOCKET_ENTRIES_MAX, DOCKET_INVITATIONS_MAX
+from strongroom.mandates import Invitation
+from strongroom.messages import Docket, DocketEntry, DocketRequest, Request, RequestState
+from strongroom.statements import Statement, canonical_json
+from strongroom_recovery import policy
+from strongroom_recovery.cases import approvals_of, enrolment_of, requests_of, statement_of
+from strongroom_recovery.desk import Answer, Desk, Hints
+from strongroom_recovery.handler import Submission, check_docket
+from strongroom_recovery.ledger import Case
+
+_COMMA_BYTES: Final = 1
+
+
+async def list_requests(desk: Desk, submission: Submission, asked: DocketRequest, hints: Hints, now: int) -> Answer:
+    """Answer a docket request with a signed docket, or with a rejection; nothing is written.
+
+    Raises PermanentError when the requester cannot be verified, RosterExpired, DatabaseUnavailable.
+    """
+    async with desk.database.reading() as tx:
+        await desk.follower.advance(tx)
+        desk.registry.current_roster(now)
+        await desk.verify_sender(tx, submission.statement, asked.authority, asked.requester, asked.requester_kind)
+        try:
+            check_docket(asked, now)
+            page = await _page(desk, tx, asked, submission.digest, now)
+        except PermanentError as error:
+            return Answer("refused", desk.reply(hints, desk.rejection(submission, error, now)), error)
+    return Answer("listed", desk.reply(hints, Statement.sign(Docket.TYPE, page.to_bytes(), desk.reply_key)))
+
+
+async def _page(desk: Desk, tx: Transaction, asked: DocketRequest, digest: bytes, now: int) -> Docket:
+    is_first = asked.after is None
+    invitations = await _invitations(desk, tx, now) if is_first and asked.requester_kind is Capacity.OFFICER else []
+    page = Docket(
+        authority=asked.authority,
+        request=asked.id,
+        request_digest=digest.hex(),
+        roster_version=desk.registry.roster.body.version,
+        entries=[],
+        invitations=[statement.envelope() for statement in invitations],
+        next=asked.id,  # as long as any id, so that the size is not underestimated
+    )
+    cases = _cases(desk, asked)
+    stored = await requests_of(tx, cases[:DOCKET_ENTRIES_MAX])
+    room = BODY_BYTES_MAX - len(page.to_bytes())
+    entries: list[DocketEntry] = []
+    for case in cases[:DOCKET_ENTRIES_MAX]:
+        entry = await _entry(desk, tx, case, stored.get(case.id), now)
+        room -= len(canonical_json(entry.model_dump(mode="json"))) + _COMMA_BYTES
+        if room < 0:
+            break
+        entries.append(entry)
+    following = entries[-1].id if entries and len(entries) < len(cases) else None
+    return page.model_copy(update={"entries": entries, "next": following})
+
+
+def _cases(desk: Desk, asked: DocketRequest) -> list[Case]:
+    """Return the cases of a page, and one more if there are more."""
+    if asked.request is not None:
+        case = desk.ledger.case(asked.request)
+        return [case] if case is not None and asked.principal in (None, case.principal) else []
+    found = desk.ledger.cases(waiting=asked.pending, principal=asked.principal, after=asked.after)
+    return [case for case, _ in zip(found, range(DOCKET_ENTRIES_MAX + 1), strict=False)]
+
+
+async def _entry(desk: Desk, tx: Transaction, case: Case, request: Statement | None, now: int) -> DocketEntry:
+    roster = desk.registry.roster
+    enrolment, its_roster = (
+        await enrolment_of(tx, desk.registry, case) if case.capacity is Capacity.PRINCIPAL else (None, None)
+    )
+    counting = policy.agreed(await approvals_of(tx, case), case, roster, now) if case.outcome is None else []
+    return DocketEntry(
+        id=case.id,
+        digest=case.digest.hex(),
+        asked_at=case.asked_at,
+        log_index=case.index,
+        request=None if request is None else request.envelope(),
+        enrolment=None if enrolment is None else enrolment.envelope(),
+        roster=None if its_roster in (None, roster) else its_roster.statement.envelope(),
+        approvals=[each.statement.envelope() for each in counting],
+        needed=policy.approvals_needed(case.capacity, roster.body.policy),
+        not_before=case.asked_at + policy.delay_seconds(case.capacity, roster.body.policy),
+        state=_state(case, request, now),
+        code=case.outcome.code if case.outcome else None,
+        decided_at=case.outcome.time if case.outcome else None,
+    )
+
+
+def _state(case: Case, request: Statement | None, now: int) -> RequestState:
+    if case.outcome is not None:
+        return case.outcome.state
+    if request is not None and parse_body(request, Request).expires_at < now - CLOCK_SKEW_SECONDS:
+        return RequestState.EXPIRED
+    return RequestState.PENDING
+
+
+async def _invitations(desk: Desk, tx: Transaction, now: int) -> list[Statement]:
+    """Return the partly signed invitations that may still be used, newest first; a lost one is left out."""
+    found: list[Statement] = []
+    for logged in desk.ledger.invitations():
+        if len(found) == DOCKET_INVITATIONS_MAX:
+            break
+        try:
+            statement = await statement_of(tx, logged, "invitation")
+            invitation = parse_body(statement, Invitation)
+        except PermanentError:
+            continue
+        if invitation.expires_at >= now - CLOCK_SKEW_SECONDS:
+            found.append(statement)
+    return found

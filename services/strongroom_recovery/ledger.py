@@ -1,0 +1,258 @@
+"""What became of every request, and who was given what: read from the recovery log and nothing else. Pure.
+
+A database row could be deleted to undo a denial, or added to feign an approval; a leaf under a signed checkpoint
+can not. So requests that wait, approvals, denials, answers, disclosures and rates are folded from the leaves.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from strongroom.errors import LogForked, PermanentError, RateLimited, StatementConflict
+from strongroom.fields import Capacity
+from strongroom.leaves import (
+    ApprovalLeaf,
+    DenialLeaf,
+    EnrolmentLeaf,
+    InvitationLeaf,
+    RefusalLeaf,
+    ReleaseLeaf,
+    RequestLeaf,
+    RevocationLeaf,
+    parse_leaf,
+)
+from strongroom.messages import RequestState
+
+HOUR_SECONDS: Final = 3_600
+DAY_SECONDS: Final = 86_400
+
+Who: TypeAlias = tuple[Capacity, str]
+"""Somebody who asks: a principal and an officer of the same name are two."""
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A statement that a leaf names: statement id, digest (32 bytes), the leaf's index and time."""
+
+    id: str
+    digest: bytes
+    index: int
+    time: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a request ended, and the leaf that says so.
+
+    code: of a refusal. release: digest of the release statement (32 bytes). records: ids of those released.
+    """
+
+    state: RequestState
+    index: int
+    time: int
+    code: str | None = None
+    release: bytes | None = None
+    records: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Case:
+    """One request, as far as the log tells; `outcome` is None while it waits.
+
+    key_id: of its signer. asked_at, index: of its leaf. approvals: all that were ever taken, in order.
+    """
+
+    id: str
+    digest: bytes
+    requester: str
+    capacity: Capacity
+    key_id: str
+    principal: str
+    asked_at: int
+    index: int
+    approvals: list[Logged] = field(default_factory=list)
+    outcome: Outcome | None = None
+
+    @property
+    def who(self) -> Who:
+        """Who asked."""
+        return self.capacity, self.requester
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Folds the leaves of the recovery log, in order; they must be those under a verified checkpoint."""
+
+    size: int = 0
+    _cases: dict[str, Case] = field(default_factory=dict)
+    _waiting: dict[str, Case] = field(default_factory=dict)
+    _disclosed: dict[str, Case] = field(default_factory=dict)
+    _mandates: dict[str, Logged] = field(default_factory=dict)
+    _invitations: dict[str, Logged] = field(default_factory=dict)
+    _asked: dict[Who, deque[int]] = field(default_factory=dict)
+    _given: dict[Who, deque[tuple[int, int]]] = field(default_factory=dict)
+    _limited_at: dict[Who, int] = field(default_factory=dict)
+
+    # ---- folding the log ----
+
+    def apply(self, leaf: bytes) -> None:
+        """Take the next leaf into account. Raises LogForked for one that makes no sense."""
+        try:
+            entry = parse_leaf(leaf)
+        except PermanentError as error:
+            raise LogForked(f"recovery log: leaf {self.size}: {error.message}") from None
+        match entry:
+            case RequestLeaf():
+                self._take_request(entry)
+            case ApprovalLeaf():
+                logged = self._take_mandate(entry)
+                self._case(entry.request).approvals.append(logged)
+            case DenialLeaf():
+                self._take_mandate(entry)
+                self._end(entry.request, Outcome(RequestState.DENIED, self.size, entry.time, code="denied"))
+            case RevocationLeaf():
+                self._take_mandate(entry)
+            case ReleaseLeaf():
+                self._take_release(entry)
+            case RefusalLeaf():
+                self._take_refusal(entry)
+            case InvitationLeaf():
+                digest = bytes.fromhex(entry.digest)
+                self._invitations[entry.id] = Logged(entry.id, digest, self.size, entry.time)
+            case EnrolmentLeaf():
+                self._invitations.pop(entry.invitation, None)
+        self.size += 1
+
+    def _take_request(self, entry: RequestLeaf) -> None:
+        case = Case(
+            id=entry.id,
+            digest=bytes.fromhex(entry.digest),
+            requester=entry.requester,
+            capacity=entry.requester_kind,
+            key_id=entry.key,
+            principal=entry.principal,
+            asked_at=entry.time,
+            index=self.size,
+        )
+        if entry.id in self._cases:
+            raise LogForked(
+                f"recovery log: leaf {self.size} asks again what leaf {self._cases[entry.id].index} asked"
+            )
+        self._cases[entry.id] = self._waiting[entry.id] = case
+        self._count_asked(case.who, entry.time)
+
+    def _take_mandate(self, entry: ApprovalLeaf | DenialLeaf | RevocationLeaf) -> Logged:
+        logged = Logged(entry.id, bytes.fromhex(entry.digest), self.size, entry.time)
+        self._mandates[entry.id] = logged
+        return logged
+
+    def _take_release(self, entry: ReleaseLeaf) -> None:
+        case = self._case(entry.id)
+        if case.digest.hex() != entry.digest:
+            raise LogForked(f"recovery log: leaf {self.size} answers another request than leaf {case.index} names")
+        outcome = Outcome(
+            RequestState.RELEASED,
+            self.size,
+            entry.time,
+            release=bytes.fromhex(entry.release),
+            records=tuple(entry.records),
+        )
+        self._end(entry.id, outcome)
+        self._disclosed.update(dict.fromkeys(entry.records, case))
+        given = self._given.setdefault(case.who, deque())
+        while given and given[0][0] <= entry.time - DAY_SECONDS:
+            given.popleft()
+        given.append((entry.time, len(entry.records)))
+
+    def _take_refusal(self, entry: RefusalLeaf) -> None:
+        case = self._cases.get(entry.id)
+        if case is not None and case.digest.hex() == entry.digest:
+            self._end(entry.id, Outcome(RequestState.REFUSED, self.size, entry.time, code=entry.code))
+            return
+        # It stands alone: its id is another request's, or it came too soon and may come again.
+        who = entry.requester_kind, entry.requester
+        if entry.code == RateLimited.code:
+            self._limited_at[who] = entry.time
+        elif entry.code == StatementConflict.code:
+            self._count_asked(who, entry.time)
+        else:
+            raise LogForked(f"recovery log: leaf {self.size} refuses what nobody asked")
+
+    def _count_asked(self, who: Who, time: int) -> None:
+        asked = self._asked.setdefault(who, deque())
+        while asked and asked[0] <= time - HOUR_SECONDS:
+            asked.popleft()
+        asked.append(time)
+
+    def _case(self, request_id: str) -> Case:
+        case = self._cases.get(request_id)
+        if case is None:
+            raise LogForked(f"recovery log: leaf {self.size} is about a request that no leaf before it names")
+        return case
+
+    def _end(self, request_id: str, outcome: Outcome) -> None:
+        case = self._case(request_id)
+        # Only a release may follow an end, and only its own: the first one was lost before it was handed out.
+        again = case.outcome is not None and case.outcome.state is outcome.state is RequestState.RELEASED
+        if case.outcome is not None and not again:
+            raise LogForked(f"recovery log: leaf {self.size} decides what leaf {case.outcome.index} has decided")
+        case.outcome = outcome
+        self._waiting.pop(request_id, None)
+
+    # ---- requests ----
+
+    def case(self, request_id: str) -> Case | None:
+        """Return the request of this id, if the log names one."""
+        return self._cases.get(request_id)
+
+    def cases(self, *, waiting: bool, principal: str | None = None, after: str | None = None) -> Iterator[Case]:
+        """Give requests, newest first: those that wait or all, for one principal's records or anybody's.
+
+        Arguments: `after` is the id of the request that came before the first; unknown, none follow.
+        """
+        before = self.size
+        if after is not None:
+            before = self._cases[after].index if after in self._cases else 0
+        for case in reversed(list((self._waiting if waiting else self._cases).values())):
+            if case.index < before and principal in (None, case.principal):
+                yield case
+
+    def disclosure(self, record_id: str) -> Case | None:
+        """Return the newest request by which a record was released."""
+        return self._disclosed.get(record_id)
+
+    def mandate(self, statement_id: str) -> Logged | None:
+        """Return the approval, denial or revocation of this id."""
+        return self._mandates.get(statement_id)
+
+    def invitation(self, invitation_id: str) -> Logged | None:
+        """Return where the newest form of a partly signed invitation is, until it is used."""
+        return self._invitations.get(invitation_id)
+
+    def invitations(self) -> list[Logged]:
+        """Return the partly signed invitations that were not used, newest first."""
+        return sorted(self._invitations.values(), key=lambda logged: -logged.index)
+
+    # ---- rates ----
+
+    def next_request_at(self, who: Who, per_hour: int, now: int) -> int | None:
+        """Return when somebody may ask again who asked `per_hour` times in the last hour; None for now."""
+        asked = [time for time in self._asked.get(who, ()) if time > now - HOUR_SECONDS]
+        return None if len(asked) < per_hour else asked[-per_hour] + HOUR_SECONDS
+
+    def next_release_at(self, who: Who, count: int, per_day: int, now: int) -> int | None:
+        """Return when somebody may be given `count` (at most `per_day`) more records; None for now."""
+        given = [entry for entry in self._given.get(who, ()) if entry[0] > now - DAY_SECONDS]
+        room = per_day - sum(records for _, records in given)
+        for time, records in given:
+            if room >= count:
+                return None
+            room += records
+            if room >= count:
+                return time + DAY_SECONDS
+        return None
+
+    def was_limited(self, who: Who, now: int) -> bool:
+        """Say whether the log names, within the last hour, a request of theirs that came too soon."""
+        return self._limited_at.get(who, now - HOUR_SECONDS) > now - HOUR_SECONDS

@@ -1,0 +1,184 @@
+"""What the policy of the roster says of a request: may it be asked, who must agree, how soon. Pure.
+
+State and time are arguments. Every refusal is a PermanentError whose message names the field and the limit.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from strongroom.crypto.sealing import seal
+from strongroom.crypto.signing import key_id
+from strongroom.errors import (
+    ApprovalInvalid,
+    ApprovalRequired,
+    Denied,
+    KeyUnknown,
+    LimitExceeded,
+    MalformedStatement,
+    PermanentError,
+    RateLimited,
+)
+from strongroom.fields import Capacity, parse_body
+from strongroom.limits import (
+    APPROVAL_LIFE_SECONDS_MAX,
+    APPROVED_REQUEST_LIFE_SECONDS_MAX,
+    REQUEST_LIFE_SECONDS_MAX,
+)
+from strongroom.mandates import Approval, Officer, Policy, Role
+from strongroom.messages import Request
+from strongroom.roster import Roster, check_authority, check_issued, check_life, check_unexpired
+from strongroom.statements import Statement
+from strongroom_recovery.ledger import Case, Ledger, Who
+
+_HOUR_SECONDS: Final = 3_600
+
+
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """An approval that counts: the statement, what it says, and the officer of today's roster who signed it."""
+
+    statement: Statement
+    approval: Approval
+    officer: Officer
+
+
+# ---- may it be asked -----------------------------------------------------------------------------------
+
+
+def approvals_needed(capacity: Capacity, policy: Policy) -> int:
+    """Return how many officers must agree to a request of an officer, or of a principal for its own keys."""
+    if capacity is Capacity.OFFICER:
+        return policy.officer_recovery_approvals
+    return policy.self_recovery_approvals
+
+
+def delay_seconds(capacity: Capacity, policy: Policy) -> int:
+    """Return how long a request must have been on the record before it is answered with keys (SPEC 5.10)."""
+    return policy.officer_recovery_delay_hours * _HOUR_SECONDS if capacity is Capacity.OFFICER else 0
+
+
+def check_request(request: Request, roster: Roster, now: int, *, is_waiting: bool = False) -> None:
+    """Decide whether a verified requester may ask this at all (SPEC 5.1); approvals and rates come after.
+
+    Arguments: `is_waiting`, whether it is on the record already, as one that waits for approvals.
+
+    Raises Denied for somebody else's records, OfficerUnknown for an officer without the role `recover`, Expired,
+    LimitExceeded for too long a life, MalformedStatement for a recipient key that nothing can be sealed to.
+    """
+    if request.requester_kind is Capacity.OFFICER:
+        roster.officer(request.requester, Role.RECOVER)
+    elif request.principal != request.requester:
+        raise Denied(
+            f"principal: {request.requester} may ask for its own records only, not for {request.principal}'s"
+        )
+    policy = roster.body.policy
+    waits = approvals_needed(request.requester_kind, policy) or delay_seconds(request.requester_kind, policy)
+    check_issued(request.issued_at, now)
+    check_life(
+        request.issued_at,
+        request.expires_at,
+        APPROVED_REQUEST_LIFE_SECONDS_MAX if waits or is_waiting else REQUEST_LIFE_SECONDS_MAX,
+    )
+    check_unexpired(request.expires_at, now)
+    _check_recipient(request)
+
+
+def _check_recipient(request: Request) -> None:
+    try:
+        seal(request.recipient_suite, request.recipient_key, b"", b"")
+    except KeyUnknown:
+        raise MalformedStatement(
+            f"recipient_key: is not a public key of suite {request.recipient_suite.value}"
+        ) from None
+
+
+# ---- who agrees ------------------------------------------------------------------------------------------
+
+
+def check_approval(statement: Statement, approval: Approval, case: Case, roster: Roster, now: int) -> Officer:
+    """Decide whether an approval counts for a request at this time; return the officer who gave it (SPEC 5.6).
+
+    Whether the same officer approved before is not looked at. Raises OfficerUnknown for somebody who is no officer
+    with role `approve` now, SignatureInvalid, WrongAuthority, Expired, LimitExceeded for too long a life,
+    ApprovalInvalid for another request, or for an approval by the requester.
+    """
+    check_authority(approval.authority, roster)
+    officer = roster.officer(approval.officer, Role.APPROVE)
+    statement.verify_signature(officer.public_key, key_id(officer.public_key))
+    check_issued(approval.issued_at, now)
+    check_life(approval.issued_at, approval.expires_at, APPROVAL_LIFE_SECONDS_MAX)
+    check_unexpired(approval.expires_at, now)
+    if (approval.request, approval.request_digest) != (case.id, case.digest.hex()):
+        raise ApprovalInvalid(f"request_digest: is not that of request {approval.request}")
+    # By name and by key: a requester does not become a second person under another name, or with another key.
+    is_requester_by_name = case.who == (Capacity.OFFICER, officer.name)
+    if is_requester_by_name or case.key_id == key_id(officer.public_key):
+        raise ApprovalInvalid(
+            f"officer: {officer.name} made this request", hint="other officers have to approve it"
+        )
+    return officer
+
+
+def agreed(approvals: Iterable[Statement], case: Case, roster: Roster, now: int) -> list[Agreed]:
+    """Return the approvals that count now, one an officer: distinct names and distinct keys (SPEC 5.6).
+
+    Arguments: the stored statements that the log names for this request. One that does not count any more, because
+    it is expired or its officer was removed, is passed over.
+    """
+    found: list[Agreed] = []
+    for statement in approvals:
+        try:
+            approval = parse_body(statement, Approval)
+            officer = check_approval(statement, approval, case, roster, now)
+        except PermanentError:
+            continue
+        if all(officer.name != other.officer.name for other in found) and all(
+            officer.public_key != other.officer.public_key for other in found
+        ):
+            found.append(Agreed(statement, approval, officer))
+    return found
+
+
+def check_agreed(case: Case, approvals: list[Agreed], policy: Policy, now: int) -> None:
+    """Raise ApprovalRequired unless as many officers agree as policy asks for, and the delay is over."""
+    needed = approvals_needed(case.capacity, policy)
+    not_before = case.asked_at + delay_seconds(case.capacity, policy)
+    if len(approvals) < needed:
+        who = f" ({', '.join(each.officer.name for each in approvals)})" if approvals else ""
+        raise ApprovalRequired(
+            f"approvals: policy asks for {needed}, there are {len(approvals)}{who}",
+            retry_at=not_before if not_before > now else None,
+        )
+    if not_before > now:
+        raise ApprovalRequired(
+            f"delay: policy lets {delay_seconds(case.capacity, policy) // _HOUR_SECONDS} hours pass first,"
+            f" {not_before - now} s are left",
+            retry_at=not_before,
+        )
+
+
+# ---- how fast --------------------------------------------------------------------------------------------
+
+
+def check_request_rate(who: Who, ledger: Ledger, policy: Policy, now: int) -> None:
+    """Raise RateLimited for a new request beyond `requests_per_hour` (SPEC 5.9)."""
+    retry_at = ledger.next_request_at(who, policy.requests_per_hour, now)
+    if retry_at is not None:
+        raise RateLimited(
+            f"requester: the limit is {policy.requests_per_hour} requests an hour; the next in {retry_at - now} s",
+            retry_at=retry_at,
+        )
+
+
+def check_release_rate(who: Who, records: int, ledger: Ledger, policy: Policy, now: int) -> None:
+    """Raise RateLimited for more records than `released_records_per_day`, LimitExceeded if no waiting helps."""
+    limit = policy.released_records_per_day
+    if records > limit:
+        raise LimitExceeded(f"records: {records} asked for, the limit is {limit} a day")
+    retry_at = ledger.next_release_at(who, records, limit, now)
+    if retry_at is not None:
+        raise RateLimited(
+            f"records: the limit is {limit} a day for one requester; the next in {retry_at - now} s",
+            retry_at=retry_at,
+        )

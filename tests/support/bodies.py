@@ -1,0 +1,220 @@
+"""One good body of every kind there is, and ways to change a value anywhere in it and to meet its limits."""
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
+
+import pytest
+from tests.support import authority as make
+from tests.support import requests as ask
+
+from strongroom.errors import LimitExceeded
+from strongroom.fields import Body, Capacity, new_id, parse_body
+from strongroom.messages import (
+    Disclosure,
+    Docket,
+    DocketEntry,
+    HistoryEntry,
+    ListedRecord,
+    Listing,
+    PendingRequest,
+    RecordState,
+    Rejection,
+    Release,
+    ReleasedRecord,
+    RequestState,
+)
+from strongroom.statements import Statement
+
+DIGEST: Final = "0" * 64
+_DESCRIPTION: Final = make.record().model_dump(include=set(ReleasedRecord.model_fields) - {"blob"})
+_ANSWER: Final[dict[str, Any]] = {
+    "authority": make.AUTHORITY,
+    "request": new_id(),
+    "request_digest": DIGEST,
+    "roster_version": 1,
+}
+_REQUEST: Final = ask.request()
+_OFFICER: Final[dict[str, Any]] = {"requester": "officer-a", "requester_kind": Capacity.OFFICER}
+
+BODIES: Final[dict[str, Body]] = {
+    "roster": make.roster_body(),
+    "invitation": make.invitation_body(),
+    "invitation of many": make.invitation_body(prefix="laptop-", uses=50),
+    "enrolment": make.enrolment_body(make.invitation()),
+    "revocation": make.revocation_body(),
+    "revocation of a key": make.revocation_body(key="0" * 32),
+    "escrow": make.escrow_body(),
+    "request by ids": ask.request_body(records=[new_id(), new_id()]),
+    "request by name": ask.request_body(),
+    "listing-request": ask.listing_body(after=new_id()),
+    "docket-request": ask.docket_body(principal=make.PRINCIPAL, request=new_id(), after=new_id()),
+    "approval": ask.approval_body(_REQUEST),
+    "denial": ask.denial_body(_REQUEST),
+    "release": Release(
+        **_ANSWER,
+        released_at=make.NOW,
+        records=[ReleasedRecord(**_DESCRIPTION, principal=make.PRINCIPAL, issued_at=make.NOW, blob=b"sealed")],
+        history=[HistoryEntry(id=new_id(), issued_at=make.NOW, fingerprint=DIGEST)],
+    ),
+    "listing": Listing(
+        **_ANSWER,
+        principal=make.PRINCIPAL,
+        records=[
+            ListedRecord(
+                **_DESCRIPTION,
+                issued_at=make.NOW,
+                stored_at=make.NOW,
+                statement=new_id(),
+                state=RecordState.DISCLOSED,
+                disclosure=Disclosure(request=new_id(), **_OFFICER, released_at=make.NOW, reason="the owner left"),
+            )
+        ],
+        pending=[
+            PendingRequest(
+                request=new_id(),
+                digest=DIGEST,
+                **_OFFICER,
+                asked_at=make.NOW,
+                not_before=make.NOW,
+                reason="the owner left",
+            )
+        ],
+        next=None,
+    ),
+    "docket": Docket(
+        **_ANSWER,
+        entries=[
+            DocketEntry(
+                id=new_id(),
+                digest=DIGEST,
+                asked_at=make.NOW,
+                log_index=0,
+                request=b"envelope",
+                enrolment=b"envelope",
+                roster=b"envelope",
+                approvals=[b"envelope"],
+                needed=2,
+                not_before=make.NOW,
+                state=RequestState.REFUSED,
+                code="denied",
+                decided_at=make.NOW,
+            )
+        ],
+        invitations=[b"envelope"],
+        next=None,
+    ),
+    "rejection": Rejection(
+        authority=make.AUTHORITY,
+        request=None,
+        digest=DIGEST,
+        roster_version=1,
+        code="malformed",
+        message="why",
+        rejected_at=make.NOW,
+        retry_at=make.NOW,
+    ),
+}
+DOCUMENTS: Final[dict[str, dict[str, Any]]] = {name: body.model_dump(mode="json") for name, body in BODIES.items()}
+
+Path = tuple[str | int, ...]
+
+
+class Place(NamedTuple):
+    """Where in which kind of body a value stands."""
+
+    kind: str
+    path: Path
+
+    def __str__(self) -> str:
+        """Name it as errors do, after the kind of body."""
+        return f"{self.kind}: {'.'.join(map(str, self.path)) or 'body'}"
+
+    def changed(self, value: object) -> bytes:
+        """Return the body with this value there; `...` takes the member away."""
+        document = copy.deepcopy(DOCUMENTS[self.kind])
+        if not self.path:
+            return json.dumps(value).encode()
+        holder: Any = document
+        for step in self.path[:-1]:
+            holder = holder[step]
+        if value is ...:
+            del holder[self.path[-1]]
+        else:
+            holder[self.path[-1]] = value
+        return json.dumps(document).encode()
+
+    def value(self) -> Any:
+        """Return what stands there in the good body."""
+        value: Any = DOCUMENTS[self.kind]
+        for step in self.path:
+            value = value[step]
+        return value
+
+
+def parse(kind: str, data: bytes) -> Body:
+    """Parse body bytes as the kind of statement that they are; no signature is looked at."""
+    model = type(BODIES[kind])
+    return parse_body(Statement(model.TYPE, data, ()), model)
+
+
+def _places(value: object, path: Path = ()) -> Iterator[Path]:
+    yield path
+    steps: list[str | int] = []
+    if isinstance(value, dict):
+        steps = list(value)
+    elif isinstance(value, list):
+        steps = list(range(len(value)))
+    for step in steps:
+        yield from _places(value[step], (*path, step))  # type: ignore[index]  # a dict or a list, see above
+
+
+EVERYWHERE: Final = [Place(kind, path) for kind, document in DOCUMENTS.items() for path in _places(document)]
+
+
+# ---- limits ----
+
+
+def text_of(length: int) -> str:
+    """Return text of so many characters, each of four bytes in UTF-8: limits count characters."""
+    return "\U0001f511" * length
+
+
+def ids_of(count: int) -> list[str]:
+    """Return so many distinct ids."""
+    return [new_id() for _ in range(count)]
+
+
+def copies_of(kind: str, member: str) -> Callable[[int], list[Any]]:
+    """Return a maker of lists of so many entries like the one in the good body, with distinct ids if it has one."""
+    entry = DOCUMENTS[kind][member][0]
+    if isinstance(entry, dict) and "id" in entry:
+        return lambda count: [entry | {"id": new_id()} for _ in range(count)]
+    return lambda count: [entry] * count
+
+
+class Limit(NamedTuple):
+    """A limit: where it holds, how to make a value of some size, the smallest and largest size, and its unit."""
+
+    place: Place
+    make: Callable[[int], object]
+    smallest: int
+    largest: int
+    unit: str
+
+    def __str__(self) -> str:
+        """Name the place and both ends."""
+        return f"{self.place} {self.smallest} to {self.largest}"
+
+    def assert_accepts(self, size: int) -> None:
+        """Fail unless a value of this size is read."""
+        parse(self.place.kind, self.place.changed(self.make(size)))
+
+    def assert_refuses(self, size: int) -> None:
+        """Fail unless a value of this size is refused in words that name the field and the limit it breaks."""
+        edge = f"at most {self.largest}" if size > self.largest else f"at least {self.smallest}"
+        expected = f"{'.'.join(map(str, self.place.path))}: the limit is {edge} {self.unit}".rstrip()
+        with pytest.raises(LimitExceeded) as caught:
+            parse(self.place.kind, self.place.changed(self.make(size)))
+        assert caught.value.message == expected
