@@ -56,8 +56,9 @@ def find(envelopes: Sequence[bytes], invitation_id: str) -> bytes:
             if parse_body(parse_envelope(envelope), Invitation).id == invitation_id:
                 return envelope
     raise NotFound(
-        f"invitation {invitation_id}: does not wait for signatures",
-        hint="it does until it is complete, used or expired: ask the officer who signed last for the file",
+        f"invitation {invitation_id}: is not on the docket",
+        hint="it is there until it is used or expired; have the officer who made it send it: `strongroom"
+        " countersign FILE --send`",
     )
 
 

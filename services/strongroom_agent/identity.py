@@ -202,7 +202,7 @@ def signing_key(home: Home, passphrase: Secret | None) -> SigningKey:
 
 
 def check_officer(home: Home, roster: Roster, role: Role | None = None) -> Officer:
-    """Return the roster's entry for the owner of a home; OfficerUnknown without entry or key, or the role if given."""
+    """Return the roster's entry for a home's owner; OfficerUnknown without entry, key or the role asked for."""
     officer = roster.officer(home.config.name, role)
     if officer.public_key != home.config.public_key:
         raise OfficerUnknown(f"officer {officer.name}: the roster names another key than this home's")

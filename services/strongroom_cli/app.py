@@ -7,7 +7,19 @@ import rich_click as click
 from click.exceptions import Exit, NoArgsIsHelpError
 
 from strongroom.errors import StrongroomError, UsageError
-from strongroom_cli import agent, approval, authority, broker, db, doctor, officer, quarantine, recovery, worker
+from strongroom_cli import (
+    agent,
+    approval,
+    authority,
+    broker,
+    db,
+    doctor,
+    officer,
+    quarantine,
+    recovery,
+    requests,
+    worker,
+)
 
 EPILOG = (
     "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 denied, 5 waiting for approval, 6 not proven yet, "
@@ -57,7 +69,7 @@ for command in (
     *(agent.card, agent.enrol, agent.escrow, agent.sync, agent.status, agent.seal, agent.open_),
     *(recovery.recover, recovery.records),
     *(officer.officer, officer.invite, officer.countersign),
-    *(approval.requests_, approval.approve, approval.deny, approval.revoke),
+    *(requests.requests_, approval.approve, approval.deny, approval.revoke),
     *(authority.authority, worker.worker, db.db, broker.broker, quarantine.quarantine, doctor.doctor),
 ):
     cli.add_command(command)

@@ -3,14 +3,13 @@
 import re
 import sys
 from base64 import b64encode
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 import rich_click as click
 
 from strongroom.crypto.secret import Secret
-from strongroom.errors import ExitCode, NotFound, UsageError
+from strongroom.errors import ExitCode, UsageError
 from strongroom_cli.options import home_option, output_option, passphrase_option, read_text, wait_option
 from strongroom_cli.output import Output, carry_out, when
 
@@ -225,7 +224,8 @@ def countersign(
     """Add your signature to a replacement invitation and print the new file.
 
     Of a FILE: read on standard error whom it is for before you hand it on. Of an ID that another officer sent:
-    fetches the invitation, shows it, asks, signs it and sends it back; the file is printed once it is complete.
+    fetches the invitation, shows it, asks, signs it and sends it back; the file is printed once it is complete,
+    also when it is called again.
 
     Example: `strongroom countersign inv.json > inv2.json` or
     `strongroom countersign 019b2c7e-7a10-7c3e-9d57-1f4e6a0b8c21 > inv.json`
@@ -262,7 +262,7 @@ def _is_terminal() -> bool:
 def _countersign_sent(
     agent: "Agent", wanted: str, home: Path, passphrase: Secret | None, *, yes: bool, wait_seconds: float
 ) -> "IssuedInvitation":
-    """Sign and send an invitation that waits on the docket; return it with every signature that can be had."""
+    """Sign and send an invitation that is on the docket; return it with every signature that there is."""
     from strongroom_agent.countersigning import find
     from strongroom_agent.home import Home
     from strongroom_agent.invitation import countersign as sign
@@ -274,8 +274,10 @@ def _countersign_sent(
 
     issued = waiting()
     _tell(issued)
-    if Home.open(home).config.name in issued.signed_by:
-        click.echo("  you have signed it already: nothing was sent", err=True)
+    mine = Home.open(home).config.name in issued.signed_by
+    if mine or not issued.signatures_missing:
+        why = "you have signed it already" if mine else "it is complete"
+        click.echo(f"  {why}: nothing was signed or sent", err=True)
         return issued
     if not yes and not click.confirm("Sign it?", err=True):
         click.echo("nothing was signed", err=True)
@@ -284,8 +286,7 @@ def _countersign_sent(
     sent = carry_out("Sending it to the authority", agent.send_invitation(issued, wait_seconds=wait_seconds))
     if set(sent.officers) - set(issued.signed_by):
         # Others have signed meanwhile; the authority has put the signatures together.
-        with suppress(NotFound):
-            issued = waiting()
+        issued = waiting()
     _tell_sent(issued, sent)
     return issued
 
@@ -323,8 +324,5 @@ def _needed(issued: "IssuedInvitation") -> str:
 def _tell_sent(issued: "IssuedInvitation", sent: "SentInvitation") -> None:
     place = f"recovery log, index {sent.log_index}, tree size {sent.tree_size}: verified"
     click.echo(f"  receipt       {place}; signed by {', '.join(sent.officers)}", err=True)
-    others = set(sent.officers) - set(issued.signed_by)
-    if issued.signatures_missing and others:
-        click.echo(f"next: ask for the file of who signed last, {' or '.join(sorted(others))}", err=True)
-    elif issued.signatures_missing:
+    if issued.signatures_missing:
         click.echo(f"next: other officers run `strongroom countersign {issued.invitation.id}`", err=True)

@@ -121,12 +121,11 @@ def _watch(show: Callable[[str], None], reason: str) -> "Callable[[Asked, Unrele
         if answer is not None:
             show(f"Request {asked.id} waits, expires {when(asked.expires_at)}: {legible(answer.words)}")
         elif asked.was_kept:
-            click.echo(f"  taking up request {asked.id} of {when(asked.issued_at)}", err=True)
+            # Not by click: the display of the progress makes room only for what is written here.
+            sys.stderr.write(f"  taking up request {asked.id} of {when(asked.issued_at)}\n")
             if reason and reason != asked.reason:
-                click.echo(
-                    f'  it goes on with its own reason, "{legible(asked.reason)}"; --new signs a new request',
-                    err=True,
-                )
+                own = legible(asked.reason)
+                sys.stderr.write(f'  it goes on with its own reason, "{own}"; --new signs a new request\n')
 
     return watch
 

@@ -1,5 +1,6 @@
 """Dockets: the requests that there are, each with what proves it to its reader (SPEC 5.8)."""
 
+from itertools import islice
 from typing import Final
 
 from strongroom.database import Transaction
@@ -47,7 +48,7 @@ async def _page(desk: Desk, tx: Transaction, asked: DocketRequest, digest: bytes
         invitations=[statement.envelope() for statement in invitations],
         next=asked.id,  # as long as any id, so that the size is not underestimated
     )
-    cases = _cases(desk, asked)
+    cases = _cases(desk, asked, now)
     stored = await requests_of(tx, cases[:DOCKET_ENTRIES_MAX])
     room = BODY_BYTES_MAX - len(page.to_bytes())
     entries: list[DocketEntry] = []
@@ -61,13 +62,16 @@ async def _page(desk: Desk, tx: Transaction, asked: DocketRequest, digest: bytes
     return page.model_copy(update={"entries": entries, "next": following})
 
 
-def _cases(desk: Desk, asked: DocketRequest) -> list[Case]:
+def _cases(desk: Desk, asked: DocketRequest, now: int) -> list[Case]:
     """Return the cases of a page, and one more if there are more."""
     if asked.request is not None:
         case = desk.ledger.case(asked.request)
         return [case] if case is not None and asked.principal in (None, case.principal) else []
-    found = desk.ledger.cases(waiting=asked.pending, principal=asked.principal, after=asked.after)
-    return [case for case, _ in zip(found, range(DOCKET_ENTRIES_MAX + 1), strict=False)]
+    if asked.pending:
+        found = desk.ledger.waiting(now, principal=asked.principal, after=asked.after)
+    else:
+        found = desk.ledger.cases(principal=asked.principal, after=asked.after)
+    return list(islice(found, DOCKET_ENTRIES_MAX + 1))
 
 
 async def _entry(desk: Desk, tx: Transaction, case: Case, request: Statement | None, now: int) -> DocketEntry:
@@ -75,7 +79,11 @@ async def _entry(desk: Desk, tx: Transaction, case: Case, request: Statement | N
     enrolment, its_roster = (
         await enrolment_of(tx, desk.registry, case) if case.capacity is Capacity.PRINCIPAL else (None, None)
     )
-    counting = policy.agreed(await approvals_of(tx, case), case, roster, now) if case.outcome is None else []
+    approvals = await approvals_of(tx, case)
+    if case.outcome is None:
+        counting = [each.statement for each in policy.agreed(approvals, case, roster, now)]
+    else:
+        counting = [each for each in approvals if each.digest.hex() in case.outcome.approvals]
     return DocketEntry(
         id=case.id,
         digest=case.digest.hex(),
@@ -84,7 +92,7 @@ async def _entry(desk: Desk, tx: Transaction, case: Case, request: Statement | N
         request=None if request is None else request.envelope(),
         enrolment=None if enrolment is None else enrolment.envelope(),
         roster=None if its_roster in (None, roster) else its_roster.statement.envelope(),
-        approvals=[each.statement.envelope() for each in counting],
+        approvals=[each.envelope() for each in counting],
         needed=policy.approvals_needed(case.capacity, roster.body.policy),
         not_before=case.asked_at + policy.delay_seconds(case.capacity, roster.body.policy),
         state=_state(case, request, now),

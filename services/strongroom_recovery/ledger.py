@@ -22,6 +22,7 @@ from strongroom.leaves import (
     RevocationLeaf,
     parse_leaf,
 )
+from strongroom.limits import APPROVED_REQUEST_LIFE_SECONDS_MAX, CLOCK_SKEW_SECONDS
 from strongroom.messages import RequestState
 
 HOUR_SECONDS: Final = 3_600
@@ -45,7 +46,8 @@ class Logged:
 class Outcome:
     """How a request ended, and the leaf that says so.
 
-    code: of a refusal. release: digest of the release statement (32 bytes). records: ids of those released.
+    code: of a refusal. release: digest of the release statement (32 bytes). approvals: digests of those that
+    counted, in hex. records: ids of those released.
     """
 
     state: RequestState
@@ -53,6 +55,7 @@ class Outcome:
     time: int
     code: str | None = None
     release: bytes | None = None
+    approvals: tuple[str, ...] = ()
     records: tuple[str, ...] = ()
 
 
@@ -156,6 +159,7 @@ class Ledger:
             self.size,
             entry.time,
             release=bytes.fromhex(entry.release),
+            approvals=tuple(entry.approvals),
             records=tuple(entry.records),
         )
         self._end(entry.id, outcome)
@@ -206,17 +210,26 @@ class Ledger:
         """Return the request of this id, if the log names one."""
         return self._cases.get(request_id)
 
-    def cases(self, *, waiting: bool, principal: str | None = None, after: str | None = None) -> Iterator[Case]:
-        """Give requests, newest first: those that wait or all, for one principal's records or anybody's.
+    def waiting(self, now: int, *, principal: str | None = None, after: str | None = None) -> Iterator[Case]:
+        """Give requests that wait, newest first, unless they have lived longer than any request may.
 
-        Arguments: `after` is the id of the request that came before the first; unknown, none follow.
+        Arguments: for one principal's records or anybody's; `after` is the id of the request that came before the
+        first; unknown, none follow.
         """
+        oldest = now - APPROVED_REQUEST_LIFE_SECONDS_MAX - 2 * CLOCK_SKEW_SECONDS
+        found = self._newest_first(self._waiting, principal, after)
+        return (case for case in found if case.asked_at >= oldest)
+
+    def cases(self, *, principal: str | None = None, after: str | None = None) -> Iterator[Case]:
+        """Give all requests, newest first; arguments as for `waiting`."""
+        return self._newest_first(self._cases, principal, after)
+
+    def _newest_first(self, cases: dict[str, Case], principal: str | None, after: str | None) -> Iterator[Case]:
         before = self.size
         if after is not None:
             before = self._cases[after].index if after in self._cases else 0
-        for case in reversed(list((self._waiting if waiting else self._cases).values())):
-            if case.index < before and principal in (None, case.principal):
-                yield case
+        found = reversed(list(cases.values()))
+        return (case for case in found if case.index < before and principal in (None, case.principal))
 
     def disclosure(self, record_id: str) -> Case | None:
         """Return the newest request by which a record was released."""

@@ -1,12 +1,19 @@
 """Listings: a page of a principal's records, each verified again, cut to what a statement may hold (SPEC 5.4)."""
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Final
 
 from strongroom.database import Transaction
 from strongroom.errors import PermanentError
 from strongroom.fields import Capacity, parse_body
-from strongroom.limits import BODY_BYTES_MAX, CLOCK_SKEW_SECONDS, LISTING_PENDING_MAX, LISTING_RECORDS_MAX
+from strongroom.limits import (
+    APPROVED_REQUEST_LIFE_SECONDS_MAX,
+    BODY_BYTES_MAX,
+    CLOCK_SKEW_SECONDS,
+    LISTING_PENDING_MAX,
+    LISTING_RECORDS_MAX,
+)
 from strongroom.messages import (
     Disclosure,
     ListedRecord,
@@ -67,14 +74,22 @@ async def _waiting(desk: Desk, tx: Transaction, asked: ListingRequest, now: int)
     if asked.after is not None:
         return []
     own = Capacity.PRINCIPAL, asked.principal
-    others = (case for case in desk.ledger.cases(waiting=True, principal=asked.principal) if case.who != own)
-    newest = [case for case, _ in zip(others, range(LISTING_PENDING_MAX), strict=False)]
-    stored = await requests_of(tx, newest)
-    return [
+    # Who would hide a request behind others that expire at once must not: those are passed over, not counted.
+    oldest = now - APPROVED_REQUEST_LIFE_SECONDS_MAX - 2 * CLOCK_SKEW_SECONDS
+    others = (
         case
-        for case in newest
-        if case.id not in stored or parse_body(stored[case.id], Request).expires_at >= now - CLOCK_SKEW_SECONDS
-    ]
+        for case in desk.ledger.cases(waiting=True, principal=asked.principal)
+        if case.who != own and case.asked_at >= oldest
+    )
+    waiting: list[Case] = []
+    while len(waiting) < LISTING_PENDING_MAX and (batch := list(islice(others, LISTING_RECORDS_MAX))):
+        stored = await requests_of(tx, batch)
+        waiting += [
+            case
+            for case in batch
+            if case.id not in stored or parse_body(stored[case.id], Request).expires_at >= now - CLOCK_SKEW_SECONDS
+        ]
+    return waiting[:LISTING_PENDING_MAX]
 
 
 async def _reasons(tx: Transaction, cases: Sequence[Case]) -> dict[str, str]:

@@ -118,7 +118,9 @@ async def recover(desk: Desk, submission: Submission, request: Request, hints: H
             tx, submission.statement, request.authority, request.requester, request.requester_kind
         )
         known = desk.ledger.case(request.id)
-        if known is not None and known.digest == submission.digest and known.outcome is not None:
+        if known is not None and known.digest != submission.digest:
+            known = None  # another request, of which nothing is told to this sender
+        if known is not None and known.outcome is not None:
             repeated = await _repeat(desk, tx, submission, known, hints)
             if repeated is not None:
                 return repeated
@@ -155,18 +157,19 @@ async def _rule(desk: Desk, tx: Transaction, asked: Asked, now: int) -> Ruling:
     """Decide a request that has no answer yet, or whose release was lost before it was handed out."""
     request = asked.request
     known = desk.ledger.case(request.id)
-    if known is not None and known.digest != asked.digest:
-        # That id is another request's: this one is on the record by its refusal alone.
-        conflict = StatementConflict(f"id: {request.id} is taken by another request")
-        return Ruling(conflict, [asked.refusal_leaf(conflict.code, now)])
-    case = known or asked.case(now, desk.writer.size)
-    if known is None:
+    is_taken = known is not None and known.digest != asked.digest
+    case = asked.case(now, desk.writer.size) if known is None or is_taken else known
+    if case is not known:
         try:
             policy.check_request_rate(case.who, desk.ledger, desk.registry.roster.body.policy, now)
         except RateLimited as error:
             # A flood does not fill the log: of those that come too soon the first in an hour is on the record.
             is_told = desk.ledger.was_limited(case.who, now)
             return Ruling(error, [] if is_told else [asked.refusal_leaf(error.code, now)])
+    if is_taken:
+        # That id is another request's: this one is on the record by its refusal alone.
+        conflict = StatementConflict(f"id: {request.id} is taken by another request")
+        return Ruling(conflict, [asked.refusal_leaf(conflict.code, now)])
     leaves = [] if known else [asked.leaf(now)]
     decision = await _decide(desk, tx, request, case, now, is_waiting=known is not None)
     if isinstance(decision, Granted):

@@ -17,15 +17,20 @@ from tests.support.workers import Brokers, Databases
 
 from strongroom import broker as amqp
 from strongroom.errors import ExitCode, NoAnswer, Rejected
+from strongroom.mandates import Officer, Role
 from strongroom.roster import Roster
 from strongroom.service import Health
 from strongroom_agent import session
-from strongroom_agent.agent import Agent
+from strongroom_agent.agent import Agent, Unreleased
 from strongroom_agent.enrolment import enrol
 from strongroom_agent.files import name_of
+from strongroom_agent.home import Home
+from strongroom_agent.identity import attach, create_officer_home
 from strongroom_agent.invitation import InvitationFile
 from strongroom_escrow import wiring
 from strongroom_escrow.settings import EscrowSettings
+
+OFFICERS = ("alice", "bob", "carol")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,18 @@ class Site:
             broker_url=self.recovery.brokers.url("fleet"),
             broker_ca=self.recovery.brokers.ca_file.read_text(),
         ).to_bytes()
+
+    def officer(self, name: str) -> Agent:
+        """Open the home of an officer of the roster, with its roster and broker."""
+        attach(
+            Home.open(self.folder / name),
+            root_key=make.signing_key("root").public_key,
+            roster=self.roster.statement.envelope(),
+            broker_url=self.recovery.brokers.url("officer"),
+            broker_ca=self.recovery.brokers.ca_file.read_text(),
+            now=int(time.time()),
+        )
+        return Agent.open(self.folder / name)
 
     @asynccontextmanager
     async def escrow_worker(self) -> AsyncIterator[None]:
@@ -82,7 +99,14 @@ async def site(
     database: Databases, broker: Brokers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Site]:
     broker.rabbitmqctl("purge_queue", "--vhost", "strongroom", "escrow")
-    roster = workers.current_roster()
+    homes = [create_officer_home(tmp_path / name, name, passphrase=None) for name in OFFICERS]
+    named = [Officer(name=home.config.name, public_key=home.config.public_key, roles=list(Role)) for home in homes]
+    now = int(time.time())
+    roster = make.roster(
+        issued_at=now - make.DAY,
+        expires_at=now + 90 * make.DAY,
+        officers=[*make.roster_body().officers, *named],
+    )
     monkeypatch.setattr(make, "roster", lambda **_changes: roster)
     async with place_of(database, broker, tmp_path) as place:
         place.now = int(time.time())
@@ -133,6 +157,60 @@ async def test_keys_that_were_spooled_without_worker_are_stored_once(
     assert (report.delivery.stored, report.missing, report.exit_code) == (300, (), ExitCode.DONE)
     assert len(await site.recovery.rows("SELECT * FROM records")) == 300
     assert len(await site.recovery.rows("SELECT * FROM escrow_leaves")) == 300
+
+
+async def test_an_officers_request_waits_is_approved_and_told_to_the_owner(site: Site) -> None:
+    """It outlives the worker and the officer's process; the owner hears of it before and after."""
+    async with site.both_workers():
+        await enrol(site.folder / "home", site.invitation())
+        with Agent.open(site.folder / "home") as host:
+            assert (await host.escrow([key()])).stored == 1
+        principal = host._home.config.name
+        wanted: dict[str, Any] = {"name": "disk", "principal": principal, "reason": "left"}
+        with site.officer("alice") as alice, pytest.raises(Unreleased) as waits:
+            await alice.recover(**wanted)
+        with Agent.open(site.folder / "home") as host:
+            pending = (await host.sync()).pending
+    asked = waits.value.asked
+    async with site.both_workers():
+        for name in ("bob", "carol"):
+            with site.officer("alice") as alice, pytest.raises(Unreleased) as waits:
+                await alice.recover(**wanted)
+            with site.officer(name) as officer:
+                await officer.approve(await officer.case(asked.id))
+        with site.officer("alice") as alice:
+            found = await alice.recover(**wanted)
+            found.settle()
+        with Agent.open(site.folder / "home") as host:
+            report = await host.sync()
+    assert (waits.value.exit_code, waits.value.asked.id) == (ExitCode.WAITING, asked.id)
+    assert "there are 1 (bob)" in waits.value.message
+    assert [(each.request, each.digest, each.requester, each.reason) for each in pending] == [
+        (asked.id, asked.digest, "alice", "left")
+    ]
+    assert found.keys[0].material.expose() == MATERIAL
+    assert found.request_id == asked.id
+    assert [(each.record, each.request, each.requester, each.reason) for each in report.disclosed] == [
+        (found.keys[0].record.id, asked.id, "alice", "left")
+    ]
+    assert (report.pending, report.exit_code) == ((), ExitCode.DONE)
+
+
+async def test_a_denied_request_is_over_for_its_officer(site: Site) -> None:
+    """The owner says no; the receipt of the denial is verified by the one who asked."""
+    async with site.both_workers():
+        await enrol(site.folder / "home", site.invitation())
+        with Agent.open(site.folder / "home") as host:
+            await host.escrow([key()])
+            wanted: dict[str, Any] = {"name": "disk", "principal": host._home.config.name, "reason": "left"}
+            with site.officer("alice") as alice:
+                with pytest.raises(Unreleased) as waits:
+                    await alice.recover(**wanted)
+                await host.deny(await host.case(waits.value.asked.id), reason="not mine to give")
+                with pytest.raises(Unreleased) as denied:
+                    await alice.recover(**wanted)
+    assert (denied.value.remote_code, denied.value.exit_code) == ("denied", ExitCode.DENIED)
+    assert list((site.folder / "alice" / "requests").iterdir()) == []
 
 
 async def test_refusals_of_the_real_workers_count(site: Site) -> None:

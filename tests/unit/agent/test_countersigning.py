@@ -259,7 +259,7 @@ def test_an_invitation_is_found_by_its_id_among_others(
     envelopes = [b"garbage", alice.authority.roster.statement.envelope(), one.statement.envelope()]
     envelopes.append(two.statement.envelope())
     assert find(envelopes, two.invitation.id) == two.statement.envelope()
-    with pytest.raises(NotFound, match="does not wait"):
+    with pytest.raises(NotFound, match="not on the docket"):
         find(envelopes, new_id())
 
 

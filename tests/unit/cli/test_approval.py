@@ -23,7 +23,7 @@ from strongroom_agent.agent import Agent
 from strongroom_agent.enrolment import Enrolled, enrol
 from strongroom_agent.home import Home
 from strongroom_agent.identity import attach, create_officer_home, signing_key
-from strongroom_cli import approval
+from strongroom_cli import approval, requests
 from strongroom_cli.app import cli
 
 Run = Callable[..., Result]
@@ -73,7 +73,8 @@ def run(authority: FakeAuthority, clock: Clock, monkeypatch: pytest.MonkeyPatch)
         return open_home(path, passphrase=passphrase, connector=authority.connect, clock=clock)
 
     monkeypatch.setattr(Agent, "open", opened)
-    monkeypatch.setattr(approval, "time", SimpleNamespace(time=clock))
+    for module in (approval, requests):
+        monkeypatch.setattr(module, "time", SimpleNamespace(time=clock))
 
     def command(home: Home, *words: str, stdin: str = "") -> Result:
         result = CliRunner().invoke(cli, [*words, "--home", str(home.path)], input=stdin)
@@ -216,7 +217,7 @@ def test_a_narrow_terminal_shows_what_the_table_says_below_each_other(
 ) -> None:
     """Nine columns do not fit there; nothing is left out, and no line is wider than the terminal."""
     asked_by_officer(request.getfixturevalue("authority"), "officer-1", reason="word " * 40)
-    request.getfixturevalue("monkeypatch").setattr(approval, "screen_columns", lambda: columns)
+    request.getfixturevalue("monkeypatch").setattr(requests, "screen_columns", lambda: columns)
     shown = run(alice, "requests").stdout
     assert shown.startswith("id ") is is_table
     if not is_table:

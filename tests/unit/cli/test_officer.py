@@ -242,7 +242,7 @@ def test_who_has_signed_already_sends_nothing_and_may_print(place: Place) -> Non
 def test_an_invitation_that_is_nowhere_is_not_found(place: Place) -> None:
     """The hint says where it may be."""
     result = place.say("countersign", new_id(), "--yes", home="bob", code=3)
-    assert "ask the officer who signed last" in result.stderr
+    assert "countersign FILE --send" in result.stderr
 
 
 def test_a_hosts_home_countersigns_nothing(place: Place) -> None:
@@ -288,15 +288,11 @@ def test_the_file_of_who_signs_last_has_all_signatures(place: Place) -> None:
 
 
 @pytest.mark.usefixtures("three")
-@pytest.mark.parametrize("complete", [False, True])
-def test_who_signs_at_the_same_time_as_another_is_told_of_both(
-    place: Place, monkeypatch: pytest.MonkeyPatch, *, complete: bool
+def test_officers_who_sign_at_the_same_time_get_one_complete_file(
+    place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While one reads, the other signs: the signatures are put together, or it is said who has the file."""
-    place.found_officers("carol", *(() if complete else ("dave",)))
-    if not complete:
-        place.authority._policy = Policy(replacement_signatures=4)
-        place.authority.renew_roster()
+    """While one reads, the other signs: the authority has put the signatures together."""
+    place.found_officers("carol")
     identifier, _ = sent_invitation(place)
     send: Callable[..., Any] = Agent.send_invitation
     meanwhile = [True]
@@ -312,12 +308,20 @@ def test_who_signs_at_the_same_time_as_another_is_told_of_both(
         return sent
 
     monkeypatch.setattr(Agent, "send_invitation", late)
-    result = place.say("countersign", identifier, "--yes", "--print", home="bob")
-    if complete:
-        assert "ask for the file of who signed last, carol" in result.stderr
-    else:
-        signatures = json.loads(result.stdout)["invitation"]["signatures"]
-        assert len(signatures) == 3
+    result = place.say("countersign", identifier, "--yes", home="bob")
+    InvitationFile.parse(result.stdout_bytes).check(_now())
+    assert "still needed" not in result.stderr.partition("receipt")[2]
+
+
+def test_whoever_asks_is_given_the_complete_file_and_signs_no_more(place: Place) -> None:
+    """An officer whose signature is not needed, and the one who sent it first."""
+    place.found_officers("carol")
+    identifier, _ = sent_invitation(place)
+    complete = place.say("countersign", identifier, "--yes", home="bob")
+    for name, words in (("carol", "it is complete"), ("alice", "you have signed it already")):
+        result = place.say("countersign", identifier, "--yes", home=name)
+        assert json.loads(result.stdout)["invitation"] == json.loads(complete.stdout)["invitation"]
+        assert words in result.stderr
 
 
 # ---- the root key ----

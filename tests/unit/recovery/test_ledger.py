@@ -25,6 +25,7 @@ from strongroom.leaves import (
     RevocationLeaf,
     RosterLeaf,
 )
+from strongroom.limits import APPROVED_REQUEST_LIFE_SECONDS_MAX, CLOCK_SKEW_SECONDS
 from strongroom.messages import RequestState
 from strongroom.statements import canonical_json
 from strongroom_recovery.ledger import DAY_SECONDS, HOUR_SECONDS, Case, Ledger, Logged, Outcome, Who
@@ -33,6 +34,8 @@ NOW = make.NOW
 OTHER = "laptop-0418"
 KEY = "0" * 32
 OFFICER: Who = (Capacity.OFFICER, "officer-a")
+
+LIFE_SECONDS = APPROVED_REQUEST_LIFE_SECONDS_MAX + 2 * CLOCK_SKEW_SECONDS
 
 
 def digest(of: str) -> str:
@@ -156,8 +159,9 @@ def outcome_of(ledger: Ledger, request: RequestLeaf) -> Outcome:
     return outcome
 
 
-def ids(ledger: Ledger, **which: Any) -> list[str]:
-    return [case.id for case in ledger.cases(**({"waiting": True} | which))]
+def ids(ledger: Ledger, *, waiting: bool = True, now: int = NOW, **which: Any) -> list[str]:
+    cases = ledger.waiting(now, **which) if waiting else ledger.cases(**which)
+    return [case.id for case in cases]
 
 
 # ---- what each leaf says ----
@@ -399,11 +403,18 @@ def test_no_page_follows_an_unknown_request() -> None:
     assert ids(ledger, after=new_id()) == ids(ledger, after=new_id(), waiting=False) == []
 
 
+def test_a_request_that_has_lived_longer_than_any_may_is_not_waiting() -> None:
+    """Seven days and the clock skew of both ends after its leaf nobody can answer it any more."""
+    ledger = fold(asked(time=NOW))
+    assert len(ids(ledger, now=NOW + LIFE_SECONDS)) == 1
+    assert ids(ledger, now=NOW + LIFE_SECONDS + 1) == []
+
+
 def test_requests_being_given_are_those_of_the_moment_they_were_asked_for() -> None:
     """Leaves that are folded while a reader is half way neither disturb it nor show up."""
     requests = [asked() for _ in range(3)]
     ledger = fold(*requests)
-    reading = ledger.cases(waiting=True)
+    reading = ledger.waiting(NOW)
     seen = [next(reading).id]
     fold(denied(requests[1]), asked(), into=ledger)
     assert seen + [case.id for case in reading] == [request.id for request in reversed(requests)]
@@ -619,9 +630,11 @@ def test_whatever_the_worker_writes_folds_and_keeps_what_was_promised(steps: lis
         worker.now += seconds
         worker.step(what, number)
         ledger = worker.ledger
-        every = list(ledger.cases(waiting=False))
+        every = list(ledger.cases())
         assert [case.id for case in every] == [request.id for request in reversed(worker.requests)]
-        assert list(ledger.cases(waiting=True)) == [case for case in every if case.outcome is None]
+        oldest = worker.now - LIFE_SECONDS
+        waiting = [case for case in every if case.outcome is None and case.asked_at >= oldest]
+        assert list(ledger.waiting(worker.now)) == waiting
         for case in every:
             for record in case.outcome.records if case.outcome else ():
                 assert ledger.disclosure(record) is case

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
 
 from tests.support import authority as make
 from tests.support import requests as ask
@@ -9,14 +12,23 @@ from tests.support import requests as ask
 from strongroom.fields import Capacity, new_id, parse_body
 from strongroom.limits import (
     BODY_BYTES_MAX,
+    CLOCK_SKEW_SECONDS,
     DESCRIPTION_CHARACTERS_MAX,
     LISTING_PENDING_MAX,
     REASON_CHARACTERS_MAX,
 )
-from strongroom.messages import Disclosure, ListedRecord, Listing, PendingRequest, RecordState, RequestState
+from strongroom.messages import (
+    Disclosure,
+    ListedRecord,
+    Listing,
+    PendingRequest,
+    RecordState,
+    Request,
+    RequestState,
+)
 from strongroom.statements import Statement
-from strongroom_recovery.ledger import Case, Outcome
-from strongroom_recovery.listing import build, listed
+from strongroom_recovery.ledger import Case, Ledger, Outcome
+from strongroom_recovery.listing import _waiting, build, listed
 from strongroom_recovery.records import StoredRecord
 
 DIGEST = bytes(range(32))
@@ -136,3 +148,63 @@ def test_a_page_is_cut_to_what_a_statement_may_hold_and_the_rest_follows() -> No
         seen += body.records
         assert body.next == (None if len(seen) == len(records) else seen[-1].id)
     assert seen == records
+
+
+# ---- who waits ----
+
+
+class Rows:
+    """Stands for a transaction: a database that has these requests and nothing else."""
+
+    def __init__(self, *statements: Statement) -> None:
+        self._rows = {parse_body(each, Request).id: each.envelope() for each in statements}
+
+    async def fetch(self, _sql: str, ids: list[UUID]) -> list[dict[str, object]]:
+        """Give the rows of those of these requests that there are."""
+        wanted = [str(id_) for id_ in ids]
+        return [{"id": id_, "envelope": self._rows[id_]} for id_ in wanted if id_ in self._rows]
+
+
+def by_officer(expires_at: int, **changes: Any) -> Statement:
+    return ask.request(
+        requester="officer-a", requester_kind=Capacity.OFFICER, **({"expires_at": expires_at} | changes)
+    )
+
+
+async def who_waits(
+    asked: Sequence[Statement], *, now: int, lost: Sequence[Statement] = (), after: str | None = None
+) -> list[bytes]:
+    """Return the digests of the requests that a listing shows when these and the lost ones are on the record."""
+    desk: Any = SimpleNamespace(ledger=Ledger())
+    for statement in [*asked, *lost]:
+        desk.ledger.apply(ask.request_leaf(statement))
+    rows: Any = Rows(*asked)
+    return [case.digest for case in await _waiting(desk, rows, ask.listing_body(after=after), now)]
+
+
+async def test_the_owner_sees_the_newest_requests_of_others_that_wait() -> None:
+    """As many as a listing may hold, newest first; not its own, not those for others' records, on page one only."""
+    others = [by_officer(make.NOW + make.DAY) for _ in range(LISTING_PENDING_MAX + 1)]
+    strangers = by_officer(make.NOW + make.DAY, principal="laptop-0418")
+    asked = [*others, ask.request(), strangers]
+    newest_first = [statement.digest for statement in reversed(others)]
+    assert await who_waits(asked, now=make.NOW) == newest_first[:LISTING_PENDING_MAX]
+    assert await who_waits(asked, now=make.NOW, after=new_id()) == []
+
+
+async def test_a_request_does_not_hide_behind_others_that_have_expired() -> None:
+    """However many came after it and are over, the one that waits is shown; at its own end it goes too."""
+    waits = by_officer(make.NOW + 7 * make.DAY)
+    expired = [by_officer(make.NOW + 1) for _ in range(LISTING_PENDING_MAX)]
+    last = make.NOW + 7 * make.DAY + CLOCK_SKEW_SECONDS
+    for now in (make.NOW + CLOCK_SKEW_SECONDS + 2, last):
+        assert await who_waits([waits, *expired], now=now) == [waits.digest]
+    assert await who_waits([waits, *expired], now=last + 1) == []
+
+
+async def test_a_request_that_the_database_lost_is_shown_while_it_may_be_good() -> None:
+    """Deleting the row does not hide it: until no request of its time can be good any more, by both clocks."""
+    lost = by_officer(make.NOW + 1)
+    last = make.NOW + 7 * make.DAY + 2 * CLOCK_SKEW_SECONDS
+    assert await who_waits([], lost=[lost], now=last) == [lost.digest]
+    assert await who_waits([], lost=[lost], now=last + 1) == []

@@ -201,6 +201,16 @@ def test_a_leaf_that_names_another_signer_is_refused() -> None:
     assert "never spoke" in refused(stored, head)
 
 
+def test_a_leaf_that_names_a_former_key_needs_a_signature_by_that_key() -> None:
+    """A statement by the new key does not pass under a leaf of the replaced one, nor the other way round."""
+    registry = ended_at(make.NOW, by_revocation=False)
+    for signer, named in (("the new key", make.PRINCIPAL), (make.PRINCIPAL, "the new key")):
+        statement = make.escrow(key=signer)
+        stored, head = logged(statement, leaf_of(statement, key=make.signing_key(named).key_id))
+        assert "none by key" in refused(stored, head, registry)
+        verify(*logged(statement, leaf_of(statement, key=make.signing_key(signer).key_id)), registry)
+
+
 def test_a_leaf_of_another_type_is_refused() -> None:
     """A leaf of the recovery log does not name an escrow statement."""
     statement = make.escrow()
