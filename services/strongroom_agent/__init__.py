@@ -1,4 +1,4 @@
-"""The agent: escrows keys by itself, keeps them in a spool until they are proven stored, and gets them back."""
+"""The agent: escrows keys by itself, keeps them in a spool until it holds receipts for them, and gets them back."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final

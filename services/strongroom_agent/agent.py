@@ -28,13 +28,14 @@ from strongroom_agent.link import Connector, broker_link
 from strongroom_agent.listing import RecordsPage
 from strongroom_agent.packing import KeyToEscrow, issue_time, pack
 from strongroom_agent.patience import Deadline, patiently
-from strongroom_agent.recovery import Asked, Inquiry, RecoveredKey, Recovery, Unreleased, Watch, pursue
+from strongroom_agent.recovery import Inquiry, RecoveredKey, Recovery
 from strongroom_agent.session import Session
 from strongroom_agent.spool import Spool
 from strongroom_agent.state import State
 from strongroom_agent.sync import Sync, SyncReport
 from strongroom_agent.trust import Trust
 from strongroom_agent.verdicts import Recorded
+from strongroom_agent.waiting import Asked, Unreleased, Watch, pursue
 
 __all__ = [
     "Agent",
@@ -121,7 +122,7 @@ class Agent:
     # ---- escrow ----
 
     async def escrow(self, keys: Sequence[KeyToEscrow], *, wait_seconds: float = ESCROW_SECONDS) -> Delivery:
-        """Seal keys, put them into the spool, and try for `wait_seconds` to have them proven stored.
+        """Seal keys, put them into the spool, and try for `wait_seconds` to have receipts for them.
 
         Whatever happens after the spool holds them is told by the Delivery and never raised; `wait_seconds` of 0
         sends nothing. Raises, with nothing spooled, LimitExceeded or MalformedStatement for a key that breaks a
@@ -189,7 +190,7 @@ class Agent:
     ) -> SyncReport:
         """Send everything that is spooled, take a newer roster, and compare with what the authority lists.
 
-        Before the rest, an enrolment that is not proven yet is sent again; while it is not, nothing else is. A
+        Before the rest, an enrolment without a receipt is sent again; while it is not, nothing else is. A
         statement that is rejected here and listed there goes out again for its receipt; with `retry_rejected` all
         rejected ones do. One connection serves for all of it unless it breaks. Trouble with the authority is told
         by the report and never raised. Raises ConfigurationInvalid, KeyFileInvalid, StateCorrupt and

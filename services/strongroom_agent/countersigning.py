@@ -79,8 +79,8 @@ async def send(issued: IssuedInvitation, session: Session, deadline: Deadline) -
         held=session.state.checkpoint("recovery"),
     )
     session.raise_refusal(answer)
-    proven = session.proven(answer)
-    leaf = proven.leaf
+    receipted = session.receipted(answer)
+    leaf = receipted.leaf
     # Others may have signed meanwhile; the officers are judged by the roster that came with the answer, if one did.
     sent = {officer.name for officer in session.roster.officers_who_signed(statement, Role.INVITE)}
     if (
@@ -89,5 +89,5 @@ async def send(issued: IssuedInvitation, session: Session, deadline: Deadline) -
         or not sent <= set(leaf.officers)
     ):
         raise ReplyInvalid("reply: a receipt for something else")
-    session.state.keep_checkpoint(proven.checkpoint, session.now)
-    return SentInvitation(tuple(leaf.officers), proven.receipt.index, proven.receipt.tree_size)
+    session.state.keep_checkpoint(receipted.checkpoint, session.now)
+    return SentInvitation(tuple(leaf.officers), receipted.receipt.index, receipted.receipt.tree_size)

@@ -1,4 +1,4 @@
-"""Taking spooled statements to the authority, in rounds, until each is proven stored or refused for good."""
+"""Taking spooled statements to the authority, in rounds, until each is receipted or refused for good."""
 
 import asyncio
 from collections import deque
@@ -19,10 +19,10 @@ from strongroom.errors import (
 from strongroom.leaves import EscrowLeaf
 from strongroom_agent import proofs
 from strongroom_agent.patience import Deadline, seconds_left
-from strongroom_agent.proofs import Proven, Question
+from strongroom_agent.proofs import Question, Receipted
 from strongroom_agent.session import Answer, Session
 from strongroom_agent.spool import RecordRow, Refusal, Spool
-from strongroom_agent.state import KeptCheckpoint, ProvenLeaf
+from strongroom_agent.state import KeptCheckpoint, ReceiptedLeaf
 
 WINDOW_STATEMENTS_MAX: Final = 128
 WINDOW_BYTES_MAX: Final = 8 * 1024 * 1024
@@ -61,7 +61,7 @@ class Courier:
     """Delivers a list of spooled statements; what it has not finished it goes on with over the next link.
 
     A round sends some statements and waits for all their answers. Only receipts under the newest checkpoint of
-    the round count, and the others are asked for again: each was proven to continue the checkpoint that was held
+    the round count, and the others are asked for again: each was shown to continue the checkpoint that was held
     before the round, but not to belong to the same log as the newest one.
     """
 
@@ -138,7 +138,7 @@ class Courier:
         for id_, answer in answers.items():
             verdict.take(session, id_, answer, asked_before=id_ in answered)
         verdict.compare(session)
-        answered.update(verdict.proven)
+        answered.update(verdict.receipted)
         newest = verdict.newest()
         self._spool.settle(
             stored=verdict.stored() if verdict.fork is None else {},
@@ -155,7 +155,7 @@ class Courier:
             for id_, error in verdict.errors.items()
             if isinstance(error, TransientError) and not isinstance(error, Postponed)
         ]
-        self._pending.extendleft(reversed([id_ for id_ in verdict.proven if id_ not in verdict.stored()]))
+        self._pending.extendleft(reversed([id_ for id_ in verdict.receipted if id_ not in verdict.stored()]))
         self._pending.extend(transient)
         for error in verdict.errors.values():
             if not isinstance(error, TransientError | PermanentError):
@@ -172,7 +172,7 @@ class _Verdict:
     """One round: what each answer is worth, alone and beside the others."""
 
     def __init__(self) -> None:
-        self.proven: dict[str, tuple[Proven, Answer]] = {}
+        self.receipted: dict[str, tuple[Receipted, Answer]] = {}
         self.refused: dict[str, Refusal] = {}
         self.errors: dict[str, StrongroomError] = {}
         self.fork: LogForked | None = None
@@ -193,9 +193,9 @@ class _Verdict:
             if refusal is not None:
                 self.refused[id_] = refusal
                 return
-            proven = session.proven(answer, asked_before=asked_before)
-            _check_leaf(proven, answer.question)
-            self.proven[id_] = proven, answer
+            receipted = session.receipted(answer, asked_before=asked_before)
+            _check_leaf(receipted, answer.question)
+            self.receipted[id_] = receipted, answer
         except LogForked as error:
             self.errors[id_] = self.fork = error
         except StrongroomError as error:
@@ -205,36 +205,38 @@ class _Verdict:
 
     def compare(self, session: Session) -> None:
         """Look for two histories among the checkpoints of the round."""
-        by_size: dict[int, Proven] = {}
-        for id_, (proven, answer) in self.proven.items():
-            other = by_size.setdefault(proven.checkpoint.size, proven)
+        by_size: dict[int, Receipted] = {}
+        for id_, (receipted, answer) in self.receipted.items():
+            other = by_size.setdefault(receipted.checkpoint.size, receipted)
             try:
-                proofs.check_same_log(other.checkpoint, proven.checkpoint)
+                proofs.check_same_log(other.checkpoint, receipted.checkpoint)
             except LogForked as error:
-                session.keep_evidence(answer, other.checkpoint, proven.checkpoint, error)
+                session.keep_evidence(answer, other.checkpoint, receipted.checkpoint, error)
                 self.errors[id_] = self.fork = error
 
     def newest(self) -> KeptCheckpoint | None:
         """Return the checkpoint with the most leaves, if there is any."""
-        return max((proven.checkpoint for proven, _ in self.proven.values()), key=lambda c: c.size, default=None)
+        return max(
+            (receipted.checkpoint for receipted, _ in self.receipted.values()), key=lambda c: c.size, default=None
+        )
 
-    def stored(self) -> dict[str, ProvenLeaf]:
+    def stored(self) -> dict[str, ReceiptedLeaf]:
         """Return the receipts under the newest checkpoint."""
         newest = self.newest()
         return {
-            id_: proven.receipt
-            for id_, (proven, _) in self.proven.items()
-            if newest is not None and proven.checkpoint.size == newest.size
+            id_: receipted.receipt
+            for id_, (receipted, _) in self.receipted.items()
+            if newest is not None and receipted.checkpoint.size == newest.size
         }
 
     def failed(self) -> dict[str, StrongroomError]:
         """Return why statements stay spooled; after a fork that is true of every receipt of the round."""
         if self.fork is None:
             return self.errors
-        return dict.fromkeys(self.proven, self.fork) | self.errors
+        return dict.fromkeys(self.receipted, self.fork) | self.errors
 
 
-def _check_leaf(proven: Proven, question: Question) -> None:
-    leaf = proven.leaf
+def _check_leaf(receipted: Receipted, question: Question) -> None:
+    leaf = receipted.leaf
     if not isinstance(leaf, EscrowLeaf) or (leaf.id, leaf.digest) != (question.id, question.digest.hex()):
         raise ReplyInvalid("reply: a receipt for something else")

@@ -20,7 +20,7 @@ from strongroom_agent.identity import check_name, found_home, signing_key
 from strongroom_agent.invitation import InvitationFile
 from strongroom_agent.link import Connector, broker_link
 from strongroom_agent.patience import Deadline, patiently
-from strongroom_agent.proofs import Proven, Question
+from strongroom_agent.proofs import Question, Receipted
 from strongroom_agent.session import Session
 from strongroom_agent.state import KeptEnrolment, State
 from strongroom_agent.trust import Trust, keep_roster
@@ -30,7 +30,7 @@ ENROL_SECONDS: float = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Enrolled:
-    """A home whose key speaks for its principal, proven by the recovery log.
+    """A home whose key speaks for its principal, by a receipt of the recovery log.
 
     root_key_id: of the root key that is pinned now. age_recipient: the public key of the owner's age identity.
     log_index, tree_size: of the enrolment's receipt.
@@ -220,12 +220,12 @@ async def _send(
         trust = Trust.of(home, state)
         async with connector(home) as link:
             session = Session(link=link, name=home.config.name, state=state, trust=trust, clock=clock)
-            await _prove(session, kept, deadline)
+            await _obtain_receipt(session, kept, deadline)
         discard_one_time_key(home)
 
 
 async def finish(home: Home, session: Session, deadline: Deadline) -> None:
-    """Prove the enrolment of a host's home if it is not proven yet; nothing else may be sent from it before.
+    """Prove the enrolment of a host's home if it has no receipt yet; nothing else may be sent from it before.
 
     The kept enrolments are sent again, the newest first: an older one may be in the log without a word of it
     having arrived. Raises Rejected when the authority refuses all of them, and what `enrol` raises for answers.
@@ -239,7 +239,7 @@ async def finish(home: Home, session: Session, deadline: Deadline) -> None:
     refusal: Rejected | None = None
     for kept in reversed(enrolments):
         try:
-            await _prove(session, kept, deadline)
+            await _obtain_receipt(session, kept, deadline)
         except Rejected as error:
             refusal = refusal or error
         else:
@@ -253,22 +253,22 @@ async def finish(home: Home, session: Session, deadline: Deadline) -> None:
         )
 
 
-async def _prove(session: Session, kept: KeptEnrolment, deadline: Deadline) -> None:
+async def _obtain_receipt(session: Session, kept: KeptEnrolment, deadline: Deadline) -> None:
     session.check_unforked("recovery")
     statement = parse_envelope(kept.envelope)
     question = Question("recovery", kept.id, statement.digest)
     held = session.state.checkpoint("recovery")
     answer = await session.ask("enrol", question, kept.envelope, deadline=deadline, held=held)
     session.raise_refusal(answer)
-    proven = session.proven(answer)
-    _check_leaf(proven, question, statement, kept.invitation)
+    receipted = session.receipted(answer)
+    _check_leaf(receipted, question, statement, kept.invitation)
     with session.state.transaction():
-        session.state.mark_enrolled(kept.id, proven.receipt, session.now)
-        session.state.keep_checkpoint(proven.checkpoint, session.now)
+        session.state.mark_enrolled(kept.id, receipted.receipt, session.now)
+        session.state.keep_checkpoint(receipted.checkpoint, session.now)
 
 
-def _check_leaf(proven: Proven, question: Question, statement: Statement, invitation: str) -> None:
-    leaf = proven.leaf
+def _check_leaf(receipted: Receipted, question: Question, statement: Statement, invitation: str) -> None:
+    leaf = receipted.leaf
     enrolment = parse_body(statement, Enrolment)
     if not isinstance(leaf, EnrolmentLeaf) or leaf != EnrolmentLeaf(
         time=leaf.time,

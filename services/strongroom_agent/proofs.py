@@ -15,7 +15,7 @@ from strongroom.replies import Consistency, Reply
 from strongroom.roster import Roster, check_authority
 from strongroom.statements import Statement
 from strongroom_agent.spool import Refusal
-from strongroom_agent.state import KeptCheckpoint, LogName, ProvenLeaf
+from strongroom_agent.state import KeptCheckpoint, LogName, ReceiptedLeaf
 
 FORK_HINT = (
     "nothing new counts as stored; show the auditors the evidence that `strongroom status` lists,"
@@ -38,11 +38,11 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Proven:
+class Receipted:
     """A receipt that holds as far as the log goes: the parsed leaf, and both in the form in which they are kept."""
 
     leaf: Leaf
-    receipt: ProvenLeaf
+    receipt: ReceiptedLeaf
     checkpoint: KeptCheckpoint
 
 
@@ -95,7 +95,7 @@ def _check_roster_version(body: Body, roster: Roster) -> None:
         )
 
 
-def proven(reply: Reply, question: Question, roster: Roster) -> Proven:
+def receipted(reply: Reply, question: Question, roster: Roster) -> Receipted:
     """Check the receipt in a reply as far as its log goes (SPEC 6.3).
 
     The caller still has to check that the leaf names the question, and `check_continues`. Raises ReplyInvalid
@@ -111,9 +111,9 @@ def proven(reply: Reply, question: Question, roster: Roster) -> Proven:
     except PermanentError as error:
         raise ReplyInvalid(f"reply: receipt: {error.message}") from None
     checkpoint = verified.checkpoint
-    return Proven(
+    return Receipted(
         leaf=leaf,
-        receipt=ProvenLeaf(verified.leaf, receipts.parse(reply.receipt).proof, verified.index, checkpoint.size),
+        receipt=ReceiptedLeaf(verified.leaf, receipts.parse(reply.receipt).proof, verified.index, checkpoint.size),
         checkpoint=KeptCheckpoint(question.worker, checkpoint.size, checkpoint.root, verified.note),
     )
 

@@ -1,11 +1,6 @@
 """Getting keys back: a signed request with a one-time key, and a release that proves itself (SPEC section 5)."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from secrets import SystemRandom
-from typing import Final
 
 from strongroom.blobs import ReleaseContext, check_fingerprint, open_material
 from strongroom.crypto.sealing import PrivateSealingKey, Suite
@@ -14,11 +9,8 @@ from strongroom.crypto.signing import SigningKey
 from strongroom.errors import (
     ApprovalRequired,
     Denied,
-    Expired,
     FingerprintMismatch,
     LimitExceeded,
-    RateLimited,
-    Rejected,
     ReplyInvalid,
 )
 from strongroom.fields import Capacity, new_id, parse_body, validated
@@ -29,22 +21,16 @@ from strongroom.limits import (
     REQUEST_LIFE_SECONDS_MAX,
 )
 from strongroom.mandates import Policy
-from strongroom.messages import HistoryEntry, Release, ReleasedRecord, Request, RequestState
+from strongroom.messages import HistoryEntry, Release, ReleasedRecord, Request
 from strongroom.roster import Roster
 from strongroom.statements import Statement
 from strongroom_agent.home import Home, Role
 from strongroom_agent.kept_requests import KeptRequests, Selection, SignedRequest
-from strongroom_agent.patience import Deadline, seconds_left
-from strongroom_agent.proofs import Proven, Question
+from strongroom_agent.patience import Deadline
+from strongroom_agent.proofs import Question, Receipted
 from strongroom_agent.session import Answer, Session
 from strongroom_agent.spool import Refusal, Spool
-
-FIRST_PAUSE_SECONDS: Final = 5.0
-PAUSE_SECONDS_MAX: Final = 60.0
-
-_JITTER: Final = 0.2
-_RANDOM: Final = SystemRandom()
-_OPEN: Final = frozenset({ApprovalRequired.code, RateLimited.code})
+from strongroom_agent.waiting import OPEN, Asked, Unreleased, Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,70 +39,6 @@ class RecoveredKey:
 
     material: Secret
     record: ReleasedRecord
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request, as people speak of it.
-
-    digest: of the statement (hex), which officers see and sign over. recipient_key: kid of the one-time key that
-    the answer is sealed to. is_kept: whether it is on disk until it is answered. was_kept: whether it was there
-    before, and is only taken up again. Times in seconds since 1970.
-    """
-
-    id: str
-    digest: str
-    recipient_key: str
-    principal: str
-    reason: str
-    issued_at: int
-    expires_at: int
-    is_kept: bool
-    was_kept: bool
-
-
-class Unreleased(Rejected):
-    """The authority's signed word that it does not give the keys, not yet or not at all; `asked` is the request."""
-
-    def __init__(self, refusal: Refusal, asked: Asked) -> None:
-        """Say it for people, with what officers need to find the request."""
-        message = f"request {asked.id}: the authority says: {refusal.message}"
-        hint: str | None = None
-        if refusal.code == ApprovalRequired.code:
-            message += (
-                f"; digest sha256:{asked.digest}, recipient key {asked.recipient_key},"
-                f" expires {_time(asked.expires_at)}"
-            )
-            hint = (
-                f"officers run `strongroom requests` and `strongroom approve {asked.id}`;"
-                " then give the same command again, or give it now with --wait SECONDS"
-            )
-        if refusal.code in _OPEN and refusal.retry_at is not None:
-            message += f"; not before {_time(refusal.retry_at)}"
-        if refusal.code == RateLimited.code:
-            hint = "give the same command again then"
-        super().__init__(message, remote_code=refusal.code, hint=hint, retry_at=refusal.retry_at)
-        self.asked = asked
-        self.words = refusal.message
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the same request may still lead to the keys."""
-        return self.remote_code in _OPEN
-
-    @property
-    def state(self) -> RequestState:
-        """What has become of the request."""
-        outcomes = {Denied.code: RequestState.DENIED, Expired.code: RequestState.EXPIRED}
-        return RequestState.PENDING if self.is_open else outcomes.get(self.remote_code, RequestState.REFUSED)
-
-
-def _time(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-
-
-Watch = Callable[[Asked, Unreleased | None], None]
-"""Is told of a request when it is ready to be sent, and again with every answer that lets it wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,9 +170,9 @@ class Inquiry:
     def _take(self, session: Session, answer: Answer) -> Recovery:
         statement, release = session.signed_answer(answer, Release)
         self._check_release(release)
-        proven = session.proven(answer)
-        self._check_leaf(proven, statement)
-        session.state.keep_checkpoint(proven.checkpoint, session.now)
+        receipted = session.receipted(answer)
+        self._check_leaf(receipted, statement)
+        session.state.keep_checkpoint(receipted.checkpoint, session.now)
         keys = tuple(self._open(record) for record in release.records)
         spool = Spool(session.state)
         for recovered in keys:
@@ -261,8 +183,8 @@ class Inquiry:
             missing=self._missing(release, spool),
             request_id=self._request.id,
             digest=self._statement.digest.hex(),
-            log_index=proven.receipt.index,
-            tree_size=proven.receipt.tree_size,
+            log_index=receipted.receipt.index,
+            tree_size=receipted.receipt.tree_size,
             kept=self._kept,
         )
 
@@ -328,10 +250,10 @@ class Inquiry:
         """Verify that the log says what the refusal says; whoever waits has to be on record (SPEC 5.2)."""
         if answer.reply.receipt is None and refusal.code != ApprovalRequired.code:
             return
-        proven = session.proven(answer)
-        leaf = proven.leaf
+        receipted = session.receipted(answer)
+        leaf = receipted.leaf
         expected: Leaf | None = None
-        if isinstance(leaf, RequestLeaf) and refusal.code in _OPEN:
+        if isinstance(leaf, RequestLeaf) and refusal.code in OPEN:
             expected = RequestLeaf(
                 time=leaf.time,
                 id=self._request.id,
@@ -354,7 +276,7 @@ class Inquiry:
             expected = leaf.model_copy(update={"request": self._request.id})
         if leaf != expected:
             raise ReplyInvalid("reply: a receipt for something else")
-        session.state.keep_checkpoint(proven.checkpoint, session.now)
+        session.state.keep_checkpoint(receipted.checkpoint, session.now)
 
     def _check_release(self, release: Release) -> None:
         if (release.request, release.request_digest) != (self._request.id, self._statement.digest.hex()):
@@ -371,8 +293,8 @@ class Inquiry:
         ):
             raise ReplyInvalid("reply: a release that is not of the newest record of the name asked for")
 
-    def _check_leaf(self, proven: Proven, statement: Statement) -> None:
-        leaf = proven.leaf
+    def _check_leaf(self, receipted: Receipted, statement: Statement) -> None:
+        leaf = receipted.leaf
         if not isinstance(leaf, ReleaseLeaf) or leaf != ReleaseLeaf(
             time=leaf.time,
             id=self._request.id,
@@ -412,36 +334,3 @@ def _check_against_own(record: ReleasedRecord, spool: Spool) -> None:
         raise FingerprintMismatch(
             f"record {record.id}: the authority names another fingerprint than was signed here"
         )
-
-
-async def pursue(
-    attempt: Callable[[float], Awaitable[Recovery]],
-    *,
-    wait_seconds: float,
-    clock: Callable[[], float],
-    watch: Watch,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    draw: Callable[[float, float], float] = _RANDOM.uniform,
-) -> Recovery:
-    """Go on asking through answers that let the request wait, until the keys come or `wait_seconds` are over.
-
-    `attempt` is given the seconds that are left. Between two attempts is a pause of 5 s that doubles up to 60 s, a
-    fifth more or less, and at least until the moment that a rate limit names. The last answer is raised when a
-    pause would take longer than what is left, and every error that is final at once.
-    """
-    deadline = asyncio.get_running_loop().time() + wait_seconds
-    pause = FIRST_PAUSE_SECONDS
-    while True:
-        try:
-            return await attempt(seconds_left(deadline))
-        except Unreleased as error:
-            if not error.is_open:
-                raise
-            watch(error.asked, error)
-            seconds = draw(pause * (1 - _JITTER), pause * (1 + _JITTER))
-            if error.remote_code == RateLimited.code and error.retry_at is not None:
-                seconds = max(seconds, error.retry_at - clock())
-            if seconds >= seconds_left(deadline):
-                raise
-        await sleep(seconds)
-        pause = min(PAUSE_SECONDS_MAX, pause * 2)

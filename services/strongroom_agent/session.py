@@ -13,7 +13,7 @@ from strongroom.topology import Verb, routing_key
 from strongroom_agent import proofs
 from strongroom_agent.link import Link
 from strongroom_agent.patience import Deadline, seconds_left
-from strongroom_agent.proofs import Proven, Question
+from strongroom_agent.proofs import Question, Receipted
 from strongroom_agent.spool import Refusal
 from strongroom_agent.state import Evidence, KeptCheckpoint, LogName, State
 from strongroom_agent.trust import Trust
@@ -95,21 +95,21 @@ class Session:
             self.trust.adopt(reply.roster, self.now)
         return Answer(question, envelope, raw, reply, held)
 
-    def proven(self, answer: Answer, *, asked_before: bool = False) -> Proven:
+    def receipted(self, answer: Answer, *, asked_before: bool = False) -> Receipted:
         """Verify the receipt of an answer, up to the checkpoint that was held.
 
         Raises ReplyInvalid, CheckpointInvalid, ProofInvalid, Expired; LogForked, after the evidence was kept.
         """
-        proven = proofs.proven(answer.reply, answer.question, self.roster)
+        receipted = proofs.receipted(answer.reply, answer.question, self.roster)
         try:
             proofs.check_continues(
-                answer.held, proven.checkpoint, answer.reply.consistency, asked_before=asked_before
+                answer.held, receipted.checkpoint, answer.reply.consistency, asked_before=asked_before
             )
         except LogForked as error:
             if answer.held is not None:
-                self.keep_evidence(answer, answer.held, proven.checkpoint, error)
+                self.keep_evidence(answer, answer.held, receipted.checkpoint, error)
             raise
-        return proven
+        return receipted
 
     def keep_evidence(self, answer: Answer, one: KeptCheckpoint, other: KeptCheckpoint, error: LogForked) -> None:
         """Keep two signed checkpoints that do not belong to one log, and the reply that showed it."""

@@ -1,4 +1,4 @@
-"""The spool: every escrow statement of this home until, and after, the authority has proven that it stored it."""
+"""The spool: every escrow statement of this home until, and after, there is a receipt for it."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from strongroom.errors import NotFound
-from strongroom_agent.state import KeptCheckpoint, ProvenLeaf, State
+from strongroom_agent.state import KeptCheckpoint, ReceiptedLeaf, State
 
 StatementState = Literal["spooled", "stored", "rejected"]
 Listed = Literal["stored", "disclosed", "missing", "mismatched"]
@@ -126,7 +126,7 @@ class Spool:
         ]
 
     def unstored(self) -> list[str]:
-        """Return the ids of what is not proven stored, spooled or rejected, in the order in which it came."""
+        """Return the ids of what has no receipt, spooled or rejected, in the order in which it came."""
         return [
             id_
             for (id_,) in self._state.rows("SELECT id FROM statements WHERE state <> 'stored' ORDER BY position")
@@ -152,7 +152,7 @@ class Spool:
     def settle(
         self,
         *,
-        stored: Mapping[str, ProvenLeaf],
+        stored: Mapping[str, ReceiptedLeaf],
         rejected: Mapping[str, Refusal],
         failed: Mapping[str, str],
         checkpoint: KeptCheckpoint | None,

@@ -12,112 +12,11 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self
 
 from strongroom.errors import Busy, ConfigurationInvalid, SchemaMismatch, StateCorrupt, TransientError
+from strongroom_agent.state_schema import MIGRATIONS, SCHEMA, SCHEMA_VERSION
 
-SCHEMA_VERSION: Final = 2
 BUSY_SECONDS: Final = 5.0
 
 LogName = Literal["escrow", "recovery"]
-
-_SCHEMA: Final = """
-CREATE TABLE rosters (
-    version    INTEGER PRIMARY KEY,
-    envelope   BLOB    NOT NULL,
-    expires_at INTEGER NOT NULL,
-    seen_at    INTEGER NOT NULL
-);
-CREATE TABLE checkpoints (                    -- the newest of each log
-    log     TEXT    PRIMARY KEY CHECK (log IN ('escrow', 'recovery')),
-    size    INTEGER NOT NULL,
-    root    BLOB    NOT NULL,
-    note    TEXT    NOT NULL,
-    seen_at INTEGER NOT NULL
-);
-CREATE TABLE evidence (                       -- signed checkpoints of one log that do not belong together
-    id        INTEGER PRIMARY KEY,
-    log       TEXT    NOT NULL,
-    statement TEXT    NOT NULL,
-    reason    TEXT    NOT NULL,
-    held_note TEXT    NOT NULL,
-    note      TEXT    NOT NULL,
-    reply     BLOB    NOT NULL,
-    seen_at   INTEGER NOT NULL,
-    UNIQUE (held_note, note)
-);
-CREATE TABLE enrolments (
-    invitation  TEXT    PRIMARY KEY,
-    id          TEXT    NOT NULL UNIQUE,
-    envelope    BLOB    NOT NULL,
-    created_at  INTEGER NOT NULL,
-    leaf        BLOB,
-    proof       TEXT,
-    log_index   INTEGER,
-    tree_size   INTEGER,
-    enrolled_at INTEGER
-);
-CREATE TABLE statements (
-    position   INTEGER PRIMARY KEY,           -- the order in which they were spooled
-    id         TEXT    NOT NULL UNIQUE,
-    envelope   BLOB    NOT NULL,
-    digest     BLOB    NOT NULL,
-    state      TEXT    NOT NULL CHECK (state IN ('spooled', 'stored', 'rejected')),
-    created_at INTEGER NOT NULL,
-    attempts   INTEGER NOT NULL DEFAULT 0,
-    last_error TEXT,
-    leaf       BLOB,
-    proof      TEXT,
-    log_index  INTEGER,
-    tree_size  INTEGER,
-    stored_at  INTEGER,
-    code       TEXT,
-    message    TEXT,
-    rejection  BLOB,
-    CHECK (state <> 'stored' OR (leaf IS NOT NULL AND proof IS NOT NULL AND log_index IS NOT NULL
-                                 AND tree_size IS NOT NULL AND stored_at IS NOT NULL)),
-    CHECK (state <> 'rejected' OR (code IS NOT NULL AND message IS NOT NULL AND rejection IS NOT NULL))
-);
-CREATE INDEX statements_open ON statements (position) WHERE state <> 'stored';
-CREATE INDEX statements_created ON statements (created_at);
-CREATE TABLE records (
-    id            TEXT PRIMARY KEY,
-    statement     TEXT NOT NULL REFERENCES statements (id),
-    name          TEXT NOT NULL,
-    kind          TEXT NOT NULL,
-    description   TEXT NOT NULL,
-    serial_number TEXT NOT NULL,
-    algorithm     TEXT NOT NULL,
-    labels        TEXT NOT NULL,              -- a JSON object
-    fingerprint   TEXT NOT NULL,
-    kid           TEXT NOT NULL,
-    listed        TEXT CHECK (listed IN ('stored', 'disclosed', 'missing', 'mismatched')),
-    listed_at     INTEGER                     -- when the authority's own listing was last compared
-) WITHOUT ROWID;
-CREATE INDEX records_statement ON records (statement);
-CREATE INDEX records_name ON records (name);
-"""
-
-_LISTING: Final = """
-CREATE TABLE disclosures (                    -- as the last complete listing has them: the newest of each record
-    record         TEXT    PRIMARY KEY,
-    name           TEXT    NOT NULL,
-    request        TEXT    NOT NULL,
-    requester      TEXT    NOT NULL,
-    requester_kind TEXT    NOT NULL CHECK (requester_kind IN ('principal', 'officer')),
-    released_at    INTEGER NOT NULL,
-    reason         TEXT
-) WITHOUT ROWID;
-CREATE TABLE pending_requests (               -- of others for this principal's records, from the same listing
-    request        TEXT    PRIMARY KEY,
-    digest         TEXT    NOT NULL,
-    requester      TEXT    NOT NULL,
-    requester_kind TEXT    NOT NULL CHECK (requester_kind IN ('principal', 'officer')),
-    asked_at       INTEGER NOT NULL,
-    not_before     INTEGER NOT NULL,
-    reason         TEXT
-) WITHOUT ROWID;
-"""
-
-# The step from each schema version to the next one.
-_MIGRATIONS: Final = {1: _LISTING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +40,7 @@ class KeptRoster:
 
 @dataclass(frozen=True, slots=True)
 class KeptEnrolment:
-    """An enrolment: the statement that is sent, and the place of its leaf once it is proven."""
+    """An enrolment: the statement that is sent, and the place of its leaf once it has a receipt."""
 
     invitation: str
     id: str
@@ -152,7 +51,7 @@ class KeptEnrolment:
 
 
 @dataclass(frozen=True, slots=True)
-class ProvenLeaf:
+class ReceiptedLeaf:
     """A receipt in the form in which it is kept: leaf, tlog-proof text, and the numbers in it."""
 
     leaf: bytes
@@ -227,9 +126,7 @@ class State:
         state = cls(_connect(path), path)
         with state._translated():
             state._connection.execute("PRAGMA journal_mode = WAL")
-            state._connection.executescript(
-                f"BEGIN; {_SCHEMA} {_LISTING} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-            )
+            state._connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
         return state
 
     @classmethod
@@ -252,7 +149,7 @@ class State:
         return int(self.rows("PRAGMA user_version")[0][0])
 
     def _bring_up_to_date(self) -> None:
-        if self._version() in _MIGRATIONS:
+        if self._version() in MIGRATIONS:
             with self.transaction():
                 self._migrate()
         if self._version() != SCHEMA_VERSION:
@@ -260,8 +157,8 @@ class State:
 
     def _migrate(self) -> None:
         # The version is read again: another process may have done it while this one waited.
-        while (version := self._version()) in _MIGRATIONS:
-            for statement in _MIGRATIONS[version].split(";\n"):
+        while (version := self._version()) in MIGRATIONS:
+            for statement in MIGRATIONS[version].split(";\n"):
                 self.execute(statement)
             self.execute(f"PRAGMA user_version = {version + 1}")
 
@@ -338,7 +235,7 @@ class State:
         return KeptCheckpoint(*rows[0]) if rows else None
 
     def keep_checkpoint(self, new: KeptCheckpoint, now: int) -> None:
-        """Keep a checkpoint that was proven to continue the kept one; a smaller one changes nothing.
+        """Keep a checkpoint that was shown to continue the kept one; a smaller one changes nothing.
 
         Raises StateCorrupt for the kept size under another root: the caller proved something else.
         """
@@ -424,8 +321,8 @@ class State:
             now,
         )
 
-    def mark_enrolled(self, statement_id: str, receipt: ProvenLeaf, now: int) -> None:
-        """Record that an enrolment is proven to be in the recovery log."""
+    def mark_enrolled(self, statement_id: str, receipt: ReceiptedLeaf, now: int) -> None:
+        """Record that a receipt shows an enrolment in the recovery log."""
         self.execute(
             "UPDATE enrolments SET leaf = ?, proof = ?, log_index = ?, tree_size = ?, enrolled_at = ? WHERE id = ?",
             receipt.leaf,

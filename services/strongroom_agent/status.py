@@ -26,7 +26,7 @@ RECORDS_SHOWN: Final = 100
 class Status:
     """What a home knows; times in seconds.
 
-    enrolment: the one that is proven, None for an officer or while enrolling. counts: statements by state.
+    enrolment: the one with a receipt, None for an officer or while enrolling. counts: statements by state.
     listed: records by what the authority's listing said last. records: as many as were asked for, those that need
     attention first; records_total: how many there are. disclosed, pending: what the last complete listing said of
     keys that were handed out and of others who ask for some. evidence: of a log that contradicted itself.
@@ -49,7 +49,7 @@ class Status:
     def exit_code(self) -> ExitCode:
         """FAILED: a key is rejected, missing or different, or a log forked.
 
-        TRY_LATER: something is spooled, or the enrolment is not proven.
+        TRY_LATER: something is spooled, or the enrolment has no receipt.
         """
         if self.counts["rejected"] or self.listed.get("missing") or self.listed.get("mismatched") or self.evidence:
             return ExitCode.FAILED
@@ -57,7 +57,7 @@ class Status:
 
     @property
     def enrolling(self) -> bool:
-        """Whether this is a host's home whose enrolment is not proven yet, so that nothing is sent from it."""
+        """Whether this is a host's home whose enrolment has no receipt yet, so that nothing is sent from it."""
         return self.home.config.role is Role.PRINCIPAL and self.enrolment is None
 
     def document(self) -> dict[str, object]:

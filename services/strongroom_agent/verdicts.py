@@ -58,16 +58,16 @@ class Verdict:
             held=session.state.checkpoint("recovery"),
         )
         session.raise_refusal(answer)
-        proven = session.proven(answer)
-        if proven.leaf != self._leaf(proven.leaf.time):
+        receipted = session.receipted(answer)
+        if receipted.leaf != self._leaf(receipted.leaf.time):
             raise ReplyInvalid("reply: a receipt for something else")
-        session.state.keep_checkpoint(proven.checkpoint, session.now)
+        session.state.keep_checkpoint(receipted.checkpoint, session.now)
         return Recorded(
             id=self.body.id,
             digest=self._statement.digest.hex(),
-            log_index=proven.receipt.index,
-            tree_size=proven.receipt.tree_size,
-            time=proven.leaf.time,
+            log_index=receipted.receipt.index,
+            tree_size=receipted.receipt.tree_size,
+            time=receipted.leaf.time,
         )
 
     def _leaf(self, time: int) -> Leaf:

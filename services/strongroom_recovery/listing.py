@@ -7,13 +7,7 @@ from typing import Final
 from strongroom.database import Transaction
 from strongroom.errors import PermanentError
 from strongroom.fields import Capacity, parse_body
-from strongroom.limits import (
-    APPROVED_REQUEST_LIFE_SECONDS_MAX,
-    BODY_BYTES_MAX,
-    CLOCK_SKEW_SECONDS,
-    LISTING_PENDING_MAX,
-    LISTING_RECORDS_MAX,
-)
+from strongroom.limits import BODY_BYTES_MAX, CLOCK_SKEW_SECONDS, LISTING_PENDING_MAX, LISTING_RECORDS_MAX
 from strongroom.messages import (
     Disclosure,
     ListedRecord,
@@ -74,13 +68,8 @@ async def _waiting(desk: Desk, tx: Transaction, asked: ListingRequest, now: int)
     if asked.after is not None:
         return []
     own = Capacity.PRINCIPAL, asked.principal
-    # Who would hide a request behind others that expire at once must not: those are passed over, not counted.
-    oldest = now - APPROVED_REQUEST_LIFE_SECONDS_MAX - 2 * CLOCK_SKEW_SECONDS
-    others = (
-        case
-        for case in desk.ledger.cases(waiting=True, principal=asked.principal)
-        if case.who != own and case.asked_at >= oldest
-    )
+    others = (case for case in desk.ledger.waiting(now, principal=asked.principal) if case.who != own)
+    # Expired ones are passed over, not counted: nobody hides a request behind others that expire at once.
     waiting: list[Case] = []
     while len(waiting) < LISTING_PENDING_MAX and (batch := list(islice(others, LISTING_RECORDS_MAX))):
         stored = await requests_of(tx, batch)

@@ -29,21 +29,22 @@ from strongroom.messages import Request, RequestState
 from strongroom.replies import Reply
 from strongroom.statements import parse_envelope
 from strongroom.testing import FakeAuthority, FakeLog, FakeMessage
-from strongroom_agent import recovery
-from strongroom_agent.agent import Agent, Asked, Unreleased
+from strongroom_agent import waiting as waiting_module
+from strongroom_agent.agent import Agent, Asked, Recovery, Unreleased
 from strongroom_agent.home import Home
 from strongroom_agent.identity import attach, create_officer_home
 from strongroom_agent.spool import Refusal
+from strongroom_agent.waiting import pursue
 
 WANTED = {"name": "disk", "principal": "laptop-0417", "reason": "left the company"}
 
-Ask = Callable[..., Awaitable[recovery.Recovery]]
+Ask = Callable[..., Awaitable[Recovery]]
 
 
 @pytest.fixture(autouse=True)
 def _without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """One question follows the other at once."""
-    monkeypatch.setattr(recovery, "FIRST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(waiting_module, "FIRST_PAUSE_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -457,7 +458,7 @@ class Pursued:
         self._answers = iter(answers)
         self.pauses: list[float] = []
 
-    async def attempt(self, _seconds: float) -> recovery.Recovery:
+    async def attempt(self, _seconds: float) -> Recovery:
         """Raise the next answer."""
         raise next(self._answers)
 
@@ -468,7 +469,7 @@ class Pursued:
     async def run(self, wait_seconds: float, draw: Callable[[float, float], float]) -> Unreleased:
         """Pursue, from second NOW on, and return what ends it."""
         with pytest.raises(Unreleased) as caught:
-            await recovery.pursue(
+            await pursue(
                 self.attempt,
                 wait_seconds=wait_seconds,
                 clock=lambda: NOW,
@@ -486,7 +487,7 @@ def let_wait(code: str = "approval_required", retry_at: int | None = None) -> Un
 
 async def test_pauses_double_from_five_seconds_to_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fifth more or less, so that officers' commands do not come in step."""
-    monkeypatch.setattr(recovery, "FIRST_PAUSE_SECONDS", 5.0)
+    monkeypatch.setattr(waiting_module, "FIRST_PAUSE_SECONDS", 5.0)
     for draw, factor in ((min, 0.8), (max, 1.2)):
         pursued = Pursued(*[let_wait() for _ in range(6)], let_wait("denied"))
         await pursued.run(10_000, draw)
@@ -495,7 +496,7 @@ async def test_pauses_double_from_five_seconds_to_a_minute(monkeypatch: pytest.M
 
 async def test_the_last_answer_is_raised_when_a_pause_would_take_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is waited for in vain."""
-    monkeypatch.setattr(recovery, "FIRST_PAUSE_SECONDS", 5.0)
+    monkeypatch.setattr(waiting_module, "FIRST_PAUSE_SECONDS", 5.0)
     last = let_wait()
     pursued = Pursued(last)
     assert await pursued.run(5.5, max) is last

@@ -314,7 +314,7 @@ async def test_histories_that_part_between_the_answers_of_a_round_are_noticed(
     assert len(evidence(agent)) == 1
 
 
-async def test_answers_of_different_sizes_are_all_proven_under_one_history(
+async def test_answers_of_different_sizes_are_all_receipted_under_one_history(
     agent: Agent, authority: FakeAuthority
 ) -> None:
     """Each of many statements in flight gets its own tree size; in the end every receipt is in the newest log."""

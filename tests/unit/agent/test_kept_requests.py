@@ -12,7 +12,8 @@ from strongroom.errors import ConfigurationInvalid, KeyFileInvalid, StateCorrupt
 from strongroom.fields import Capacity, new_id
 from strongroom.messages import Request
 from strongroom.statements import Statement
-from strongroom_agent.home import Home
+from strongroom_agent import kept_requests
+from strongroom_agent.home import Home, write_atomically
 from strongroom_agent.identity import create_officer_home, signing_key
 from strongroom_agent.kept_requests import KeptRequests, Selection, SignedRequest
 
@@ -62,6 +63,29 @@ def test_a_kept_request_comes_back_as_it_was_signed(home: Home, kept: KeptReques
     assert found is not None
     assert (found.request, found.statement) == (signed.request, signed.statement)
     assert found.one_time_key.private_bytes() == signed.one_time_key.private_bytes()
+
+
+def test_a_request_never_stands_in_the_folder_without_its_key(
+    home: Home, kept: KeptRequests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever the power goes: the key comes first and goes last."""
+    signed = request(home)
+    seen: list[set[str]] = []
+    unlink = Path.unlink
+
+    def writing(path: Path, content: bytes) -> None:
+        seen.append({each.suffix for each in path.parent.iterdir()})
+        write_atomically(path, content)
+
+    def unlinking(path: Path, *, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok=missing_ok)
+        seen.append({each.suffix for each in path.parent.iterdir()})
+
+    monkeypatch.setattr(kept_requests, "write_atomically", writing)
+    monkeypatch.setattr(Path, "unlink", unlinking)
+    kept.keep(signed)
+    kept.discard(signed.request.id)
+    assert seen == [{".key"}, {".key"}, set()]
 
 
 def test_nothing_is_found_where_nothing_was_kept(home: Home, kept: KeptRequests) -> None:

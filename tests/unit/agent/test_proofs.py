@@ -25,7 +25,7 @@ from strongroom_agent.proofs import (
     Question,
     check_continues,
     check_same_log,
-    proven,
+    receipted,
     refusal,
     signed_answer,
 )
@@ -59,11 +59,11 @@ def grown(log: FakeLog, leaves: int, mark: bytes = b"") -> FakeLog:
 # ---- receipts ----
 
 
-def test_a_receipt_of_the_pinned_log_is_proven(authority: FakeAuthority) -> None:
+def test_a_receipt_of_the_pinned_log_is_receipted(authority: FakeAuthority) -> None:
     """Leaf, index, size and checkpoint are what the log says."""
     grown(authority.escrow_log, 4)
     index = authority.escrow_log.append(LEAF)
-    found = proven(reply(authority.escrow_log, index), QUESTION, authority.roster)
+    found = receipted(reply(authority.escrow_log, index), QUESTION, authority.roster)
     assert (found.receipt.index, found.receipt.tree_size, found.receipt.leaf) == (4, 5, LEAF)
     assert found.checkpoint == kept(authority.escrow_log)
 
@@ -81,7 +81,7 @@ def test_a_receipt_that_the_pinned_log_key_did_not_sign_is_refused(authority: Fa
     elif stranger == "the other log":
         log = authority.recovery_log
     with pytest.raises(CheckpointInvalid):
-        proven(reply(log, log.append(LEAF)), QUESTION, authority.roster)
+        receipted(reply(log, log.append(LEAF)), QUESTION, authority.roster)
 
 
 def test_a_leaf_that_is_not_in_the_tree_is_refused(authority: FakeAuthority) -> None:
@@ -92,7 +92,7 @@ def test_a_leaf_that_is_not_in_the_tree_is_refused(authority: FakeAuthority) -> 
     false.append(LEAF)
     mixed = {"leaf": false.receipt(0)["leaf"], "proof": true["proof"]}
     with pytest.raises(ProofInvalid):
-        proven(Reply(receipt=dict(mixed)), QUESTION, authority.roster)
+        receipted(Reply(receipt=dict(mixed)), QUESTION, authority.roster)
 
 
 def test_a_truncated_tree_is_refused(authority: FakeAuthority) -> None:
@@ -103,7 +103,7 @@ def test_a_truncated_tree_is_refused(authority: FakeAuthority) -> None:
     receipt = log.receipt(index)
     cut = receipt["proof"].partition("\n\n")[0] + "\n\n" + small.note
     with pytest.raises(ProofInvalid):
-        proven(Reply(receipt={**receipt, "proof": cut}), QUESTION, authority.roster)
+        receipted(Reply(receipt={**receipt, "proof": cut}), QUESTION, authority.roster)
 
 
 @pytest.mark.parametrize(
@@ -112,19 +112,19 @@ def test_a_truncated_tree_is_refused(authority: FakeAuthority) -> None:
 def test_a_misshapen_receipt_is_refused(authority: FakeAuthority, receipt: dict[str, object]) -> None:
     """By the name of the member at fault."""
     with pytest.raises(ProofInvalid):
-        proven(Reply(receipt=receipt), QUESTION, authority.roster)
+        receipted(Reply(receipt=receipt), QUESTION, authority.roster)
 
 
 def test_a_leaf_of_no_known_shape_is_refused(authority: FakeAuthority) -> None:
     """Even in the right log."""
     with pytest.raises(ReplyInvalid, match="receipt"):
-        proven(reply(authority.escrow_log, authority.escrow_log.append(b"{}")), QUESTION, authority.roster)
+        receipted(reply(authority.escrow_log, authority.escrow_log.append(b"{}")), QUESTION, authority.roster)
 
 
 def test_a_reply_without_receipt_proves_nothing(authority: FakeAuthority) -> None:
     """Whatever else is in it."""
     with pytest.raises(ReplyInvalid, match="without a receipt"):
-        proven(Reply(), QUESTION, authority.roster)
+        receipted(Reply(), QUESTION, authority.roster)
 
 
 # ---- consistency ----
@@ -303,4 +303,4 @@ def test_a_checkpoint_signed_for_another_size_is_refused(authority: FakeAuthorit
     receipt = log.receipt(index)
     false = receipt["proof"].partition("\n\n")[0] + "\n\n" + lie
     with pytest.raises(PermanentError):
-        proven(Reply(receipt={**receipt, "proof": false}), QUESTION, authority.roster)
+        receipted(Reply(receipt={**receipt, "proof": false}), QUESTION, authority.roster)

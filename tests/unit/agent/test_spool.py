@@ -10,17 +10,17 @@ from strongroom.errors import Busy, ConfigurationInvalid, NotFound, SchemaMismat
 from strongroom_agent import state as state_module
 from strongroom_agent.spool import Packed, RecordFacts, Refusal, Spool
 from strongroom_agent.state import (
-    SCHEMA_VERSION,
     Evidence,
     KeptCheckpoint,
     KeptDisclosure,
     KeptPending,
     KeptRoster,
-    ProvenLeaf,
+    ReceiptedLeaf,
     State,
 )
+from strongroom_agent.state_schema import SCHEMA_VERSION
 
-RECEIPT = ProvenLeaf(b"leaf", "proof", 4, 7)
+RECEIPT = ReceiptedLeaf(b"leaf", "proof", 4, 7)
 REFUSAL = Refusal("denied", "no", b"envelope")
 
 
@@ -53,7 +53,7 @@ def packed(id_: str, *records: str) -> Packed:
     return Packed(id_, b"envelope of " + id_.encode(), b"d" * 32, tuple(facts(record) for record in records))
 
 
-def stored(spool: Spool, *ids: str, receipt: ProvenLeaf = RECEIPT) -> None:
+def stored(spool: Spool, *ids: str, receipt: ReceiptedLeaf = RECEIPT) -> None:
     spool.settle(stored=dict.fromkeys(ids, receipt), rejected={}, failed={}, checkpoint=None, now=9)
 
 

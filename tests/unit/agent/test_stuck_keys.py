@@ -152,7 +152,7 @@ async def test_the_next_escrow_finishes_the_enrolment_too(unenrolled: Agent, aut
     assert verbs(authority) == ["enrol", "escrow"]
 
 
-async def test_nothing_is_sent_while_the_enrolment_is_not_proven(
+async def test_nothing_is_sent_while_the_enrolment_is_not_receipted(
     unenrolled: Agent, authority: FakeAuthority
 ) -> None:
     """Neither without an answer nor when the log that would prove it is disputed."""

@@ -16,7 +16,7 @@ from strongroom.mandates import Policy
 from strongroom.messages import Request
 from strongroom.statements import parse_envelope
 from strongroom.testing import FakeAuthority
-from strongroom_agent import recovery
+from strongroom_agent import waiting
 from strongroom_agent.agent import Agent
 from strongroom_agent.enrolment import Enrolled, enrol
 from strongroom_agent.home import Home
@@ -70,7 +70,7 @@ def run(authority: FakeAuthority, clock: Clock, monkeypatch: pytest.MonkeyPatch)
         return open_home(path, passphrase=passphrase, connector=authority.connect, clock=clock)
 
     monkeypatch.setattr(Agent, "open", opened)
-    monkeypatch.setattr(recovery, "FIRST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(waiting, "FIRST_PAUSE_SECONDS", 0.0)
 
     def command(home: Home, *words: str) -> Result:
         result = CliRunner().invoke(cli, [*words, "--home", str(home.path)])

@@ -199,11 +199,16 @@ def test_approvals_are_kept_in_order_and_decide_nothing() -> None:
 
 
 def test_a_release_ends_a_request_with_what_was_given() -> None:
-    """Time, place, digest of the release and the ids of its records."""
-    request, records = asked(), (new_id(), new_id())
-    ledger = fold(request, released(request, *records))
+    """Time, place, digest of the release, digests of the approvals that counted and the ids of its records."""
+    request, records, approvals = asked(), (new_id(), new_id()), (digest("one"), digest("two"))
+    ledger = fold(request, released(request, *records, approvals=list(approvals)))
     assert outcome_of(ledger, request) == Outcome(
-        RequestState.RELEASED, 1, NOW + 2, release=bytes.fromhex(digest("the release")), records=records
+        RequestState.RELEASED,
+        1,
+        NOW + 2,
+        release=bytes.fromhex(digest("the release")),
+        approvals=approvals,
+        records=records,
     )
 
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
+import pytest
 from tests.support import authority as make
 from tests.support import requests as ask
 
@@ -15,6 +16,7 @@ from strongroom.limits import (
     CLOCK_SKEW_SECONDS,
     DESCRIPTION_CHARACTERS_MAX,
     LISTING_PENDING_MAX,
+    LISTING_RECORDS_MAX,
     REASON_CHARACTERS_MAX,
 )
 from strongroom.messages import (
@@ -32,6 +34,7 @@ from strongroom_recovery.listing import _waiting, build, listed
 from strongroom_recovery.records import StoredRecord
 
 DIGEST = bytes(range(32))
+OFFICER: dict[str, Any] = {"requester": "officer-a", "requester_kind": Capacity.OFFICER}
 
 
 def stored(description: str = "") -> StoredRecord:
@@ -166,9 +169,8 @@ class Rows:
 
 
 def by_officer(expires_at: int, **changes: Any) -> Statement:
-    return ask.request(
-        requester="officer-a", requester_kind=Capacity.OFFICER, **({"expires_at": expires_at} | changes)
-    )
+    members: dict[str, Any] = {**OFFICER, "expires_at": expires_at}
+    return ask.request(**(members | changes))
 
 
 async def who_waits(
@@ -183,8 +185,9 @@ async def who_waits(
 
 
 async def test_the_owner_sees_the_newest_requests_of_others_that_wait() -> None:
-    """As many as a listing may hold, newest first; not its own, not those for others' records, on page one only."""
-    others = [by_officer(make.NOW + make.DAY) for _ in range(LISTING_PENDING_MAX + 1)]
+    """As many as fit, newest first, an officer of its name too; not its own, not for others'; on page one."""
+    namesake = by_officer(make.NOW + make.DAY, requester=make.PRINCIPAL)
+    others = [*(by_officer(make.NOW + make.DAY) for _ in range(LISTING_PENDING_MAX)), namesake]
     strangers = by_officer(make.NOW + make.DAY, principal="laptop-0418")
     asked = [*others, ask.request(), strangers]
     newest_first = [statement.digest for statement in reversed(others)]
@@ -192,10 +195,11 @@ async def test_the_owner_sees_the_newest_requests_of_others_that_wait() -> None:
     assert await who_waits(asked, now=make.NOW, after=new_id()) == []
 
 
-async def test_a_request_does_not_hide_behind_others_that_have_expired() -> None:
+@pytest.mark.parametrize("count", [LISTING_PENDING_MAX, LISTING_RECORDS_MAX + 1])
+async def test_a_request_does_not_hide_behind_others_that_have_expired(count: int) -> None:
     """However many came after it and are over, the one that waits is shown; at its own end it goes too."""
     waits = by_officer(make.NOW + 7 * make.DAY)
-    expired = [by_officer(make.NOW + 1) for _ in range(LISTING_PENDING_MAX)]
+    expired = [by_officer(make.NOW + 1) for _ in range(count)]
     last = make.NOW + 7 * make.DAY + CLOCK_SKEW_SECONDS
     for now in (make.NOW + CLOCK_SKEW_SECONDS + 2, last):
         assert await who_waits([waits, *expired], now=now) == [waits.digest]

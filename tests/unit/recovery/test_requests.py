@@ -40,15 +40,14 @@ def test_the_leaves_name_who_asked_for_what_and_what_became_of_it() -> None:
     statement = ask.request(**OFFICER)
     asked, release, records = verified(statement), make.escrow(), [new_id(), new_id()]
     members: dict[str, Any] = {"time": NOW, "id": asked.request.id, "digest": statement.digest.hex()}
-    requester = {"requester": "officer-a", "requester_kind": Capacity.OFFICER}
     assert parse_leaf(asked.leaf(NOW)) == RequestLeaf(
-        **members, **requester, key=make.signing_key("officer-a").key_id, principal=make.PRINCIPAL
+        **members, **OFFICER, key=make.signing_key("officer-a").key_id, principal=make.PRINCIPAL
     )
     granted = Granted(release, records, ["5e" * 32])
     assert parse_leaf(asked.release_leaf(granted, NOW)) == ReleaseLeaf(
         **members, release=release.digest.hex(), approvals=["5e" * 32], records=records
     )
-    assert parse_leaf(asked.refusal_leaf("not_found", NOW)) == RefusalLeaf(**members, **requester, code="not_found")
+    assert parse_leaf(asked.refusal_leaf("not_found", NOW)) == RefusalLeaf(**members, **OFFICER, code="not_found")
 
 
 # ---- how fast the log grows ----

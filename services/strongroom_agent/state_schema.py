@@ -1,0 +1,108 @@
+"""The tables of a home's state database, and the steps from one version of them to the next."""
+
+from typing import Final
+
+SCHEMA_VERSION: Final = 2
+
+_FIRST: Final = """
+CREATE TABLE rosters (
+    version    INTEGER PRIMARY KEY,
+    envelope   BLOB    NOT NULL,
+    expires_at INTEGER NOT NULL,
+    seen_at    INTEGER NOT NULL
+);
+CREATE TABLE checkpoints (                    -- the newest of each log
+    log     TEXT    PRIMARY KEY CHECK (log IN ('escrow', 'recovery')),
+    size    INTEGER NOT NULL,
+    root    BLOB    NOT NULL,
+    note    TEXT    NOT NULL,
+    seen_at INTEGER NOT NULL
+);
+CREATE TABLE evidence (                       -- signed checkpoints of one log that do not belong together
+    id        INTEGER PRIMARY KEY,
+    log       TEXT    NOT NULL,
+    statement TEXT    NOT NULL,
+    reason    TEXT    NOT NULL,
+    held_note TEXT    NOT NULL,
+    note      TEXT    NOT NULL,
+    reply     BLOB    NOT NULL,
+    seen_at   INTEGER NOT NULL,
+    UNIQUE (held_note, note)
+);
+CREATE TABLE enrolments (
+    invitation  TEXT    PRIMARY KEY,
+    id          TEXT    NOT NULL UNIQUE,
+    envelope    BLOB    NOT NULL,
+    created_at  INTEGER NOT NULL,
+    leaf        BLOB,
+    proof       TEXT,
+    log_index   INTEGER,
+    tree_size   INTEGER,
+    enrolled_at INTEGER
+);
+CREATE TABLE statements (
+    position   INTEGER PRIMARY KEY,           -- the order in which they were spooled
+    id         TEXT    NOT NULL UNIQUE,
+    envelope   BLOB    NOT NULL,
+    digest     BLOB    NOT NULL,
+    state      TEXT    NOT NULL CHECK (state IN ('spooled', 'stored', 'rejected')),
+    created_at INTEGER NOT NULL,
+    attempts   INTEGER NOT NULL DEFAULT 0,
+    last_error TEXT,
+    leaf       BLOB,
+    proof      TEXT,
+    log_index  INTEGER,
+    tree_size  INTEGER,
+    stored_at  INTEGER,
+    code       TEXT,
+    message    TEXT,
+    rejection  BLOB,
+    CHECK (state <> 'stored' OR (leaf IS NOT NULL AND proof IS NOT NULL AND log_index IS NOT NULL
+                                 AND tree_size IS NOT NULL AND stored_at IS NOT NULL)),
+    CHECK (state <> 'rejected' OR (code IS NOT NULL AND message IS NOT NULL AND rejection IS NOT NULL))
+);
+CREATE INDEX statements_open ON statements (position) WHERE state <> 'stored';
+CREATE INDEX statements_created ON statements (created_at);
+CREATE TABLE records (
+    id            TEXT PRIMARY KEY,
+    statement     TEXT NOT NULL REFERENCES statements (id),
+    name          TEXT NOT NULL,
+    kind          TEXT NOT NULL,
+    description   TEXT NOT NULL,
+    serial_number TEXT NOT NULL,
+    algorithm     TEXT NOT NULL,
+    labels        TEXT NOT NULL,              -- a JSON object
+    fingerprint   TEXT NOT NULL,
+    kid           TEXT NOT NULL,
+    listed        TEXT CHECK (listed IN ('stored', 'disclosed', 'missing', 'mismatched')),
+    listed_at     INTEGER                     -- when the authority's own listing was last compared
+) WITHOUT ROWID;
+CREATE INDEX records_statement ON records (statement);
+CREATE INDEX records_name ON records (name);
+"""
+
+_LISTING: Final = """
+CREATE TABLE disclosures (                    -- as the last complete listing has them: the newest of each record
+    record         TEXT    PRIMARY KEY,
+    name           TEXT    NOT NULL,
+    request        TEXT    NOT NULL,
+    requester      TEXT    NOT NULL,
+    requester_kind TEXT    NOT NULL CHECK (requester_kind IN ('principal', 'officer')),
+    released_at    INTEGER NOT NULL,
+    reason         TEXT
+) WITHOUT ROWID;
+CREATE TABLE pending_requests (               -- of others for this principal's records, from the same listing
+    request        TEXT    PRIMARY KEY,
+    digest         TEXT    NOT NULL,
+    requester      TEXT    NOT NULL,
+    requester_kind TEXT    NOT NULL CHECK (requester_kind IN ('principal', 'officer')),
+    asked_at       INTEGER NOT NULL,
+    not_before     INTEGER NOT NULL,
+    reason         TEXT
+) WITHOUT ROWID;
+"""
+
+# The step from each schema version to the next one.
+MIGRATIONS: Final = {1: _LISTING}
+
+SCHEMA: Final = _FIRST + _LISTING
