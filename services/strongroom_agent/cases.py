@@ -4,13 +4,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from strongroom import limits
+from strongroom.approvals import Subject, agreed
 from strongroom.crypto.sealing import kid
 from strongroom.crypto.signing import key_id
-from strongroom.errors import ApprovalInvalid, Denied, NotFound, PermanentError, StatementConflict
+from strongroom.errors import Denied, NotFound, PermanentError, StatementConflict
 from strongroom.fields import Capacity, parse_body
 from strongroom.mandates import Approval, Role
 from strongroom.messages import DocketEntry, Request, RequestState
-from strongroom.roster import Roster, check_authority, check_issued, check_life, check_unexpired, judge_enrolment
+from strongroom.roster import Roster, check_authority, check_issued, check_life, judge_enrolment
 from strongroom.statements import Statement, parse_envelope
 
 
@@ -55,6 +56,14 @@ class Case:
     def missing(self) -> int:
         """How many approvals policy still asks for."""
         return max(0, self.needed - len(self.approvals))
+
+    @property
+    def subject(self) -> Subject | None:
+        """What an approval is judged against; None with a flaw."""
+        request, signer = self.request, self.signer
+        if request is None or signer is None:
+            return None
+        return Subject(self.id, bytes.fromhex(self.digest), request.requester, request.requester_kind, signer)
 
     @property
     def recipient_key(self) -> str | None:
@@ -115,8 +124,8 @@ def judged(entry: DocketEntry, roster: Roster, root_key: bytes, now: int) -> Cas
         signer = _signer(entry, statement, request, roster, root_key)
         if entry.state is RequestState.PENDING:
             _check_waiting(request, roster, now)
-        asked = _Asked(request, entry.digest, signer)
-        approvals, doubts = _approvals(entry.approvals, asked, roster, entry.decided_at or now)
+        subject = Subject(request.id, statement.digest, request.requester, request.requester_kind, signer)
+        approvals, doubts = _approvals(entry.approvals, subject, roster, entry.decided_at or now)
     except PermanentError as error:
         flaw, signer = error.message, None
     return Case(
@@ -189,52 +198,20 @@ def _check_waiting(request: Request, roster: Roster, now: int) -> None:
         raise Denied("principal: a host may ask for its own records only")
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A verified request under the id and digest of its entry, and the key id of who signed it."""
-
-    request: Request
-    digest: str
-    signer: str
-
-
 def _approvals(
-    envelopes: Iterable[bytes], asked: _Asked, roster: Roster, at: int
+    envelopes: Iterable[bytes], subject: Subject, roster: Roster, at: int
 ) -> tuple[list[Consent], list[str]]:
     """Return the approvals that count at a time, one an officer, and what is wrong with the others."""
-    found: dict[str, Consent] = {}
+    statements: list[Statement] = []
     doubts: list[str] = []
     for envelope in envelopes:
         try:
-            consent = _consent(parse_envelope(envelope), asked, roster, at)
-            if consent.officer in found:
-                raise ApprovalInvalid(f"approval: a second one of {consent.officer}")
-            found[consent.officer] = consent
+            statements.append(parse_envelope(envelope))
         except PermanentError as error:
             doubts.append(error.message)
-    return list(found.values()), doubts
+    found, others = agreed(statements, subject, roster, at)
+    return [_consent(each.approval) for each in found], doubts + [error.message for error in others]
 
 
-def _consent(statement: Statement, asked: _Asked, roster: Roster, at: int) -> Consent:
-    approval = parse_body(statement, Approval)
-    check_authority(approval.authority, roster)
-    if (approval.request, approval.request_digest) != (asked.request.id, asked.digest):
-        raise ApprovalInvalid(f"approval: of {approval.officer} is for another request")
-    officer = roster.officer(approval.officer, Role.APPROVE)
-    signer = key_id(officer.public_key)
-    statement.verify_signature(officer.public_key, signer)
-    check_issued(approval.issued_at, at)
-    check_life(approval.issued_at, approval.expires_at, limits.APPROVAL_LIFE_SECONDS_MAX)
-    check_unexpired(approval.expires_at, at)
-    check_independent(approval.officer, signer, asked.request, asked.signer)
+def _consent(approval: Approval) -> Consent:
     return Consent(approval.officer, approval.issued_at, approval.expires_at, approval.reason)
-
-
-def check_independent(officer: str, officers_key: str, request: Request, signer: str) -> None:
-    """Raise ApprovalInvalid for an officer who is the requester, by name or by key id (SPEC 5.6).
-
-    A host may have the name of an officer, and is somebody else then.
-    """
-    by_name = (request.requester_kind, request.requester) == (Capacity.OFFICER, officer)
-    if by_name or officers_key == signer:
-        raise ApprovalInvalid(f"officer: {officer} is the one who asks", hint="another officer has to approve")

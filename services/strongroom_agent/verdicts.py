@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from strongroom import limits
+from strongroom.approvals import check_independent
 from strongroom.crypto.signing import SigningKey
 from strongroom.errors import ApprovalInvalid, Expired, ReplyInvalid, UsageError
 from strongroom.fields import Capacity, new_id, validated
@@ -11,7 +12,7 @@ from strongroom.mandates import Approval, Denial, Revocation, Role
 from strongroom.messages import Request, RequestState
 from strongroom.roster import Roster
 from strongroom.statements import Statement
-from strongroom_agent.cases import Case, Consent, check_independent
+from strongroom_agent.cases import Case, Consent
 from strongroom_agent.home import Home
 from strongroom_agent.home import Role as HomeRole
 from strongroom_agent.identity import check_officer
@@ -108,12 +109,12 @@ def check_approvable(case: Case, home: Home, roster: Roster) -> Request:
     wait, is the officer's own, or was approved by this officer already; Expired.
     """
     officer = check_officer(home, roster, Role.APPROVE)
-    if case.request is None or case.signer is None or case.flaw is not None:
+    if case.request is None or case.subject is None or case.flaw is not None:
         raise ApprovalInvalid(
             f"request {case.id}: not verified: {case.flaw}", hint="do not approve it; tell the other officers"
         )
     check_waits(case)
-    check_independent(officer.name, home.config.key_id, case.request, case.signer)
+    check_independent(officer, case.subject)
     if case.approval_by(officer.name) is not None:
         raise ApprovalInvalid(f"request {case.id}: {officer.name} has approved it already")
     return case.request

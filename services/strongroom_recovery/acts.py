@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from strongroom.approvals import agreed, check_approval
 from strongroom.crypto.signing import key_id
 from strongroom.database import Transaction
 from strongroom.errors import ApprovalInvalid, InvitationInvalid, NotFound, SignatureInvalid, StatementConflict
@@ -13,7 +14,7 @@ from strongroom.limits import INVITATION_LIFE_SECONDS_MAX
 from strongroom.mandates import Approval, Denial, Invitation, Revocation, Role
 from strongroom.roster import check_authority, check_issued, check_life, check_unexpired
 from strongroom.statements import Statement
-from strongroom_recovery import policy, store
+from strongroom_recovery import store
 from strongroom_recovery.cases import approvals_of, request_of, statement_of
 from strongroom_recovery.desk import Answer, Desk, Event, Hints
 from strongroom_recovery.handler import Submission
@@ -48,10 +49,11 @@ async def approve(desk: Desk, submission: Submission, approval: Approval, hints:
             return earlier
         roster = desk.registry.roster
         case = _waiting(desk, approval.request, approval.request_digest)
-        officer = policy.check_approval(submission.statement, approval, case, roster, now)
+        officer = check_approval(submission.statement, case.subject, roster, now).officer
         _, request = await request_of(tx, case)
         check_unexpired(request.expires_at, now)
-        for other in policy.agreed(await approvals_of(tx, case), case, roster, now):
+        counting, _ = agreed(await approvals_of(tx, case), case.subject, roster, now)
+        for other in counting:
             if other.officer.name == officer.name:
                 raise ApprovalInvalid(f"officer: {officer.name} has approved request {case.id} already")
         leaf = ApprovalLeaf(

@@ -3,10 +3,17 @@
 from itertools import islice
 from typing import Final
 
+from strongroom.approvals import agreed
 from strongroom.database import Transaction
 from strongroom.errors import PermanentError
 from strongroom.fields import Capacity, parse_body
-from strongroom.limits import BODY_BYTES_MAX, CLOCK_SKEW_SECONDS, DOCKET_ENTRIES_MAX, DOCKET_INVITATIONS_MAX
+from strongroom.limits import (
+    BODY_BYTES_MAX,
+    CLOCK_SKEW_SECONDS,
+    DOCKET_ENTRIES_MAX,
+    DOCKET_INVITATIONS_MAX,
+    SIGNATURES_MAX,
+)
 from strongroom.mandates import Invitation
 from strongroom.messages import Docket, DocketEntry, DocketRequest, Request, RequestState
 from strongroom.statements import Statement, canonical_json
@@ -81,7 +88,7 @@ async def _entry(desk: Desk, tx: Transaction, case: Case, request: Statement | N
     )
     approvals = await approvals_of(tx, case)
     if case.outcome is None:
-        counting = [each.statement for each in policy.agreed(approvals, case, roster, now)]
+        counting = [each.statement for each in agreed(approvals, case.subject, roster, now)[0]]
     else:
         counting = [each for each in approvals if each.digest.hex() in case.outcome.approvals]
     return DocketEntry(
@@ -92,7 +99,7 @@ async def _entry(desk: Desk, tx: Transaction, case: Case, request: Statement | N
         request=None if request is None else request.envelope(),
         enrolment=None if enrolment is None else enrolment.envelope(),
         roster=None if its_roster in (None, roster) else its_roster.statement.envelope(),
-        approvals=[each.envelope() for each in counting],
+        approvals=[each.envelope() for each in counting[:SIGNATURES_MAX]],
         needed=policy.approvals_needed(case.capacity, roster.body.policy),
         not_before=case.asked_at + policy.delay_seconds(case.capacity, roster.body.policy),
         state=_state(case, request, now),

@@ -11,13 +11,14 @@ from strongroom.crypto.signing import key_id
 from strongroom.errors import (
     Denied,
     InvitationInvalid,
+    LimitExceeded,
     MalformedStatement,
     OfficerUnknown,
     PermanentError,
     by_code,
 )
 from strongroom.fields import Capacity, parse_body
-from strongroom.limits import REQUEST_LIFE_SECONDS_MAX
+from strongroom.limits import MANDATE_BODY_BYTES_MAX, REQUEST_BODY_BYTES_MAX, REQUEST_LIFE_SECONDS_MAX
 from strongroom.mandates import Approval, Denial, Enrolment, Invitation, Revocation, Role
 from strongroom.messages import DocketRequest, ListingRequest, Request
 from strongroom.registry import Registry
@@ -117,9 +118,18 @@ def read(envelope: bytes) -> Submission | Unreadable:
             raise MalformedStatement(
                 f"payloadType: is {statement.type!r}, must be one of {', '.join(map(repr, sorted(_MODELS)))}"
             )
+        _check_size(statement, model)
         return Submission(envelope, statement, parse_body(statement, model))
     except PermanentError as error:
         return Unreadable(envelope, error)
+
+
+def _check_size(statement: Statement, model: type[Asked]) -> None:
+    """Refuse a body that white space has made larger than it can be: a docket has to find room for several."""
+    is_question = model in (Request, ListingRequest, DocketRequest)
+    limit = REQUEST_BODY_BYTES_MAX if is_question else MANDATE_BODY_BYTES_MAX
+    if len(statement.body) > limit:
+        raise LimitExceeded(f"body: {len(statement.body)} bytes, the limit for a {_KINDS[model]} is {limit} bytes")
 
 
 # ---- enrolment -------------------------------------------------------------------------------------

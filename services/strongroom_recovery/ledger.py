@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
+from strongroom.approvals import Subject
 from strongroom.errors import LogForked, PermanentError, RateLimited, StatementConflict
 from strongroom.fields import Capacity
 from strongroom.leaves import (
@@ -81,6 +82,11 @@ class Case:
     def who(self) -> Who:
         """Who asked."""
         return self.capacity, self.requester
+
+    @property
+    def subject(self) -> Subject:
+        """What approvals of it are judged against."""
+        return Subject(self.id, self.digest, self.requester, self.capacity, self.key_id)
 
 
 @dataclass(slots=True)
@@ -162,8 +168,11 @@ class Ledger:
             approvals=tuple(entry.approvals),
             records=tuple(entry.records),
         )
+        is_first = case.outcome is None
         self._end(entry.id, outcome)
         self._disclosed.update(dict.fromkeys(entry.records, case))
+        if not is_first:
+            return  # the one before was lost before it was handed out, and was counted
         given = self._given.setdefault(case.who, deque())
         while given and given[0][0] <= entry.time - DAY_SECONDS:
             given.popleft()

@@ -3,44 +3,29 @@
 State and time are arguments. Every refusal is a PermanentError whose message names the field and the limit.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
+from strongroom.approvals import Agreed
 from strongroom.crypto.sealing import seal
-from strongroom.crypto.signing import key_id
 from strongroom.errors import (
-    ApprovalInvalid,
     ApprovalRequired,
     Denied,
     KeyUnknown,
     LimitExceeded,
     MalformedStatement,
-    PermanentError,
     RateLimited,
 )
-from strongroom.fields import Capacity, parse_body
+from strongroom.fields import Capacity
 from strongroom.limits import (
-    APPROVAL_LIFE_SECONDS_MAX,
     APPROVED_REQUEST_LIFE_SECONDS_MAX,
     REQUEST_LIFE_SECONDS_MAX,
 )
-from strongroom.mandates import Approval, Officer, Policy, Role
+from strongroom.mandates import Policy, Role
 from strongroom.messages import Request
-from strongroom.roster import Roster, check_authority, check_issued, check_life, check_unexpired
-from strongroom.statements import Statement
+from strongroom.roster import Roster, check_issued, check_life, check_unexpired
 from strongroom_recovery.ledger import Case, Ledger, Who
 
 _HOUR_SECONDS: Final = 3_600
-
-
-@dataclass(frozen=True, slots=True)
-class Agreed:
-    """An approval that counts: the statement, what it says, and the officer of today's roster who signed it."""
-
-    statement: Statement
-    approval: Approval
-    officer: Officer
 
 
 # ---- may it be asked -----------------------------------------------------------------------------------
@@ -93,51 +78,7 @@ def _check_recipient(request: Request) -> None:
         ) from None
 
 
-# ---- who agrees ------------------------------------------------------------------------------------------
-
-
-def check_approval(statement: Statement, approval: Approval, case: Case, roster: Roster, now: int) -> Officer:
-    """Decide whether an approval counts for a request at this time; return the officer who gave it (SPEC 5.6).
-
-    Whether the same officer approved before is not looked at. Raises OfficerUnknown for somebody who is no officer
-    with role `approve` now, SignatureInvalid, WrongAuthority, Expired, LimitExceeded for too long a life,
-    ApprovalInvalid for another request, or for an approval by the requester.
-    """
-    check_authority(approval.authority, roster)
-    officer = roster.officer(approval.officer, Role.APPROVE)
-    statement.verify_signature(officer.public_key, key_id(officer.public_key))
-    check_issued(approval.issued_at, now)
-    check_life(approval.issued_at, approval.expires_at, APPROVAL_LIFE_SECONDS_MAX)
-    check_unexpired(approval.expires_at, now)
-    if (approval.request, approval.request_digest) != (case.id, case.digest.hex()):
-        raise ApprovalInvalid(f"request_digest: is not that of request {approval.request}")
-    # By name and by key: a requester does not become a second person under another name, or with another key.
-    is_requester_by_name = case.who == (Capacity.OFFICER, officer.name)
-    if is_requester_by_name or case.key_id == key_id(officer.public_key):
-        raise ApprovalInvalid(
-            f"officer: {officer.name} made this request", hint="other officers have to approve it"
-        )
-    return officer
-
-
-def agreed(approvals: Iterable[Statement], case: Case, roster: Roster, now: int) -> list[Agreed]:
-    """Return the approvals that count now, one an officer: distinct names and distinct keys (SPEC 5.6).
-
-    Arguments: the stored statements that the log names for this request. One that does not count any more, because
-    it is expired or its officer was removed, is passed over.
-    """
-    found: list[Agreed] = []
-    for statement in approvals:
-        try:
-            approval = parse_body(statement, Approval)
-            officer = check_approval(statement, approval, case, roster, now)
-        except PermanentError:
-            continue
-        if all(officer.name != other.officer.name for other in found) and all(
-            officer.public_key != other.officer.public_key for other in found
-        ):
-            found.append(Agreed(statement, approval, officer))
-    return found
+# ---- do enough agree, and is it time ----------------------------------------------------------------------
 
 
 def check_agreed(case: Case, approvals: list[Agreed], policy: Policy, now: int) -> None:

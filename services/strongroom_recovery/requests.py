@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
+from strongroom.approvals import agreed
 from strongroom.database import Transaction
 from strongroom.errors import (
     ApprovalRequired,
@@ -186,11 +187,11 @@ async def _decide(
     try:
         policy.check_request(request, roster, now, is_waiting=is_waiting)
         entries = await _entries(tx, request)
-        approvals = policy.agreed(await approvals_of(tx, case), case, roster, now)
+        approvals, _ = agreed(await approvals_of(tx, case), case.subject, roster, now)
         policy.check_agreed(case, approvals, roster.body.policy, now)
-        policy.check_release_rate(
-            case.who, 1 if request.name else len(entries), desk.ledger, roster.body.policy, now
-        )
+        if case.outcome is None:
+            count = 1 if request.name is not None else len(entries)
+            policy.check_release_rate(case.who, count, desk.ledger, roster.body.policy, now)
         records, history = await _select(desk, tx, request, entries)
         # A key device takes its time, and the connection to the broker must stay alive meanwhile.
         body = await asyncio.to_thread(

@@ -3,6 +3,8 @@
 from typing import Final
 
 BODY_BYTES_MAX: Final = 1_048_576
+REQUEST_BODY_BYTES_MAX: Final = 32_768  # 256 ids, the longest reason and a recipient key, with room
+MANDATE_BODY_BYTES_MAX: Final = 8_192  # enrolments, invitations, approvals, denials, revocations
 ENVELOPE_BYTES_MAX: Final = 1_409_024  # base64 of a full body, and 10 KiB for type and signatures
 SIGNATURES_MAX: Final = 16
 INTEGER_MAX: Final = 2**53 - 1
@@ -21,7 +23,7 @@ LISTING_RECORDS_MAX: Final = 500
 HISTORY_RECORDS_MAX: Final = 256
 LISTING_PENDING_MAX: Final = 20
 DOCKET_ENTRIES_MAX: Final = 50
-DOCKET_INVITATIONS_MAX: Final = 50
+DOCKET_INVITATIONS_MAX: Final = 20
 REJECTION_CHARACTERS_MAX: Final = 2_048
 LEAF_BYTES_MAX: Final = 65_535
 

@@ -234,7 +234,7 @@ class DocketEntry(Part):
     request: Bytes | None
     enrolment: Bytes | None
     roster: Bytes | None
-    approvals: Annotated[list[Bytes], Field(max_length=limits.OFFICERS_MAX)]
+    approvals: Annotated[list[Bytes], Field(max_length=limits.SIGNATURES_MAX)]
     needed: Annotated[int, Field(ge=0, le=limits.SIGNATURES_MAX)]
     not_before: Time
     state: Annotated[RequestState, Field(strict=False)]

@@ -19,6 +19,7 @@ from strongroom import broker as amqp
 from strongroom.blobs import ReleaseContext, open_material
 from strongroom.fields import Capacity, new_id, parse_body
 from strongroom.leaves import Leaf, parse_leaf
+from strongroom.limits import REQUEST_BODY_BYTES_MAX
 from strongroom.mandates import Invitation, Officer, Policy, Role, RosterBody
 from strongroom.messages import Docket, Listing, RecordState, Rejection, Release, Request, RequestState
 from strongroom.roster import Roster
@@ -455,6 +456,28 @@ async def test_a_hosts_request_comes_with_what_its_key_rests_on(place: Place) ->
 
 async def read_docket(place: Place, statement: Statement) -> Docket:
     return place.signed(await place.ask(statement.envelope()), Docket)
+
+
+async def test_large_requests_hide_no_others_from_the_docket(place: Place) -> None:
+    """Sixty requests, each as large as one may be: page by page every one of them is shown, newest first."""
+    place.write_roster(newer(place, policy=Policy(requests_per_hour=100)))
+    asked = []
+    for _ in range(60):
+        body = parse_body(officers_request(), Request)
+        padded = body.to_bytes().ljust(REQUEST_BODY_BYTES_MAX)
+        asked.append(Statement.sign(Request.TYPE, padded, make.signing_key("officer-a")))
+    seen: list[str] = []
+    after: str | None = None
+    async with place.worker():
+        for request in asked:
+            await waits(place, request)
+        for _ in asked:
+            docket = await read_docket(place, ask.docket_request(after=after))
+            seen += [entry.digest for entry in docket.entries]
+            after = docket.next
+            if after is None:
+                break
+    assert seen == [request.digest.hex() for request in reversed(asked)]
 
 
 # ---- revocation ----

@@ -64,7 +64,7 @@ LIMITS = [
         "entries",
     ),
     Limit(
-        Place("docket", (*ENTRY, "approvals")), lambda count: ["YQ=="] * count, 0, limits.OFFICERS_MAX, "entries"
+        Place("docket", (*ENTRY, "approvals")), lambda count: ["YQ=="] * count, 0, limits.SIGNATURES_MAX, "entries"
     ),
     Limit(Place("docket", (*ENTRY, "needed")), int, 0, limits.SIGNATURES_MAX, ""),
     Limit(Place("docket", (*ENTRY, "log_index")), int, 0, limits.INTEGER_MAX, ""),

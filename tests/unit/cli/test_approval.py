@@ -248,7 +248,7 @@ def test_an_approval_that_does_not_count_is_told(run: Run, alice: Home, authorit
     asked.approvals += other.approvals
     whole = words_of(run(alice, "requests", asked.request.id).stdout)
     assert "approvals 0 of 2" in whole
-    assert "one does not count: approval: of alice is for another request" in whole
+    assert "one does not count: request_digest: the approval of alice is for another request" in whole
 
 
 def test_others_words_neither_steer_the_terminal_nor_leave_their_column(

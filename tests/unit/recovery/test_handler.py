@@ -20,7 +20,13 @@ from strongroom.errors import (
     WrongAuthority,
 )
 from strongroom.fields import Capacity, new_id
-from strongroom.limits import CLOCK_SKEW_SECONDS, REASON_CHARACTERS_MAX, REQUEST_LIFE_SECONDS_MAX
+from strongroom.limits import (
+    CLOCK_SKEW_SECONDS,
+    MANDATE_BODY_BYTES_MAX,
+    REASON_CHARACTERS_MAX,
+    REQUEST_BODY_BYTES_MAX,
+    REQUEST_LIFE_SECONDS_MAX,
+)
 from strongroom.mandates import Enrolment, Invitation, Role
 from strongroom.messages import DocketRequest, ListingRequest
 from strongroom.registry import Registry
@@ -322,3 +328,25 @@ def test_a_refusal_comes_back_as_the_error_it_was() -> None:
     again = refusal_again("not_found")
     assert isinstance(again, NotFound)
     assert "refused before, with code not_found" in again.message
+
+
+@pytest.mark.parametrize(
+    ("statement", "limit"),
+    [
+        (make.signed(ask.request_body(), make.signing_key(make.PRINCIPAL)), REQUEST_BODY_BYTES_MAX),
+        (ask.docket_request(), REQUEST_BODY_BYTES_MAX),
+        (ask.approval(ask.request()), MANDATE_BODY_BYTES_MAX),
+        (make.invitation(), MANDATE_BODY_BYTES_MAX),
+        (make.enrolment(make.invitation()), MANDATE_BODY_BYTES_MAX),
+    ],
+    ids=["request", "docket-request", "approval", "invitation", "enrolment"],
+)
+def test_a_body_that_white_space_has_blown_up_is_refused(statement: Statement, limit: int) -> None:
+    """Up to the limit white space is legal; beyond it a few such statements would fill a docket."""
+    key = make.signing_key("officer-a")
+    full = Statement.sign(statement.type, statement.body.ljust(limit), key)
+    assert isinstance(read(full.envelope()), Submission)
+    beyond = read(Statement.sign(statement.type, statement.body.ljust(limit + 1), key).envelope())
+    assert isinstance(beyond, Unreadable)
+    assert beyond.refusal.code == "limit_exceeded"
+    assert str(limit) in beyond.refusal.message

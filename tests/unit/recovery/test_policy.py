@@ -7,6 +7,7 @@ import pytest
 from tests.support import authority as make
 from tests.support import requests as ask
 
+from strongroom.approvals import Agreed, agreed, check_approval
 from strongroom.crypto.sealing import Suite
 from strongroom.errors import (
     ApprovalInvalid,
@@ -35,10 +36,8 @@ from strongroom.roster import Roster
 from strongroom.statements import Signature, Statement
 from strongroom_recovery.ledger import DAY_SECONDS, HOUR_SECONDS, Case, Ledger, Who
 from strongroom_recovery.policy import (
-    agreed,
     approvals_needed,
     check_agreed,
-    check_approval,
     check_release_rate,
     check_request,
     check_request_rate,
@@ -193,7 +192,7 @@ def case_of(asked: Statement, *, time: int = NOW) -> Case:
 def judged(
     statement: Statement, asked: Statement, roster: Roster = ROSTER, *, now: int = NOW, case: Case | None = None
 ) -> Officer:
-    return check_approval(statement, parse_body(statement, Approval), case or case_of(asked), roster, now)
+    return check_approval(statement, (case or case_of(asked)).subject, roster, now).officer
 
 
 @pytest.mark.parametrize("asked", [ask.request(), ask.request(**OFFICER)], ids=["owner", "officer"])
@@ -316,10 +315,10 @@ def test_an_approval_from_the_future_does_not_count() -> None:
 def test_an_officer_does_not_approve_his_own_request() -> None:
     """Neither with the key that asked, nor with another one that a later roster gives him under the same name."""
     asked = ask.request(**OFFICER)
-    with pytest.raises(ApprovalInvalid, match="officer-a made this request"):
+    with pytest.raises(ApprovalInvalid, match="officer-a is the one who asks"):
         judged(ask.approval(asked, "officer-a"), asked)
     roster = roster_of(renewed("officer-a", "another key"), make.officer("officer-b"))
-    with pytest.raises(ApprovalInvalid, match="officer-a made this request"):
+    with pytest.raises(ApprovalInvalid, match="officer-a is the one who asks"):
         judged(ask.approval(asked, "officer-a", key="another key"), asked, roster)
 
 
@@ -327,14 +326,14 @@ def test_an_officer_does_not_approve_his_own_request_under_another_name() -> Non
     """A roster that renames him does not make him a second person: the key is the one that asked."""
     asked = ask.request(**OFFICER)
     roster = roster_of(renewed("officer-z", "officer-a"), make.officer("officer-b"))
-    with pytest.raises(ApprovalInvalid, match="officer-z made this request"):
+    with pytest.raises(ApprovalInvalid, match="officer-z is the one who asks"):
         judged(ask.approval(asked, "officer-z", key="officer-a"), asked, roster)
 
 
 def test_an_owner_does_not_approve_its_own_request_as_an_officer() -> None:
     """A principal that was enrolled with an officer's key is that officer."""
     asked = ask.request(key="officer-b")
-    with pytest.raises(ApprovalInvalid, match="officer-b made this request"):
+    with pytest.raises(ApprovalInvalid, match="officer-b is the one who asks"):
         judged(ask.approval(asked, "officer-b"), asked)
     judged(ask.approval(asked, "officer-d"), asked)
 
@@ -348,18 +347,23 @@ def test_an_officer_approves_the_request_of_a_principal_of_his_name() -> None:
 # ---- who agrees ----
 
 
+def counting(statements: Iterable[Statement], asked: Statement, roster: Roster, now: int = NOW) -> list[Agreed]:
+    """Return the approvals that count."""
+    return agreed(statements, case_of(asked).subject, roster, now)[0]
+
+
 def names(
     statements: Iterable[Statement], asked: Statement, roster: Roster = ROSTER, *, now: int = NOW
 ) -> list[str]:
     """Return the names of the officers whose approvals count, in order."""
-    return [each.officer.name for each in agreed(statements, case_of(asked), roster, now)]
+    return [each.officer.name for each in counting(statements, asked, roster, now)]
 
 
 def test_each_officer_who_approved_agrees_once() -> None:
     """In the order of the log, each with its statement, what it says, and the officer of today's roster."""
     asked = ask.request(**OFFICER)
     first, second = ask.approval(asked, "officer-d"), ask.approval(asked, "officer-b")
-    found = agreed([first, second], case_of(asked), ROSTER, NOW)
+    found = counting([first, second], asked, ROSTER, NOW)
     assert [each.statement for each in found] == [first, second]
     assert [each.approval for each in found] == [parse_body(first, Approval), parse_body(second, Approval)]
     assert [each.officer for each in found] == [make.officer("officer-d"), make.officer("officer-b")]
@@ -370,7 +374,7 @@ def test_an_officer_who_approved_twice_agrees_once() -> None:
     """However often he signs, also where others come between; the first that counts is taken."""
     asked = ask.request(**OFFICER)
     first, other, second = (ask.approval(asked, name) for name in ("officer-b", "officer-d", "officer-b"))
-    found = agreed([first, other, second, first], case_of(asked), ROSTER, NOW)
+    found = counting([first, other, second, first], asked, ROSTER, NOW)
     assert [each.statement for each in found] == [first, other]
 
 
@@ -382,7 +386,7 @@ def test_an_approval_that_expired_is_passed_over_and_a_later_one_counts() -> Non
     now = NOW + 10 + CLOCK_SKEW_SECONDS
     assert names([early], asked, now=now) == ["officer-b"]
     assert names([early], asked, now=now + 1) == []
-    (only,) = agreed([early, late], case_of(asked), ROSTER, now + 1)
+    (only,) = counting([early, late], asked, ROSTER, now + 1)
     assert only.statement == late
 
 
@@ -394,7 +398,7 @@ def test_an_officer_with_another_key_agrees_once_and_with_that_key_only() -> Non
     assert names([old], asked, roster) == []
     assert names([new], asked) == []
     for statements in ([old, new], [new, old]):
-        (only,) = agreed(statements, case_of(asked), roster, NOW)
+        (only,) = counting(statements, asked, roster, NOW)
         assert only.statement == new
 
 
@@ -405,7 +409,7 @@ def test_an_officer_with_another_name_agrees_once_and_under_that_name_only() -> 
     roster = roster_of(make.officer("officer-a"), renewed("officer-z", "officer-b"))
     assert names([old], asked, roster) == []
     for statements in ([old, new], [new, old]):
-        (only,) = agreed(statements, case_of(asked), roster, NOW)
+        (only,) = counting(statements, asked, roster, NOW)
         assert only.statement == new
 
 
@@ -459,7 +463,7 @@ def check(
     """Check a request that these officers approved, and that is on the record since `asked_at`."""
     case = case_of(asked, time=asked_at)
     statements = [ask.approval(asked, name, expires_at=NOW + APPROVAL_LIFE_SECONDS_MAX) for name in approvers]
-    approvals = agreed(statements, case, ROSTER, now)
+    approvals, _ = agreed(statements, case.subject, ROSTER, now)
     assert len(approvals) == len(statements)
     check_agreed(case, approvals, policy, now)
 
