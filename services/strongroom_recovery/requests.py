@@ -11,11 +11,12 @@ from strongroom.errors import (
     LimitExceeded,
     NotFound,
     PermanentError,
+    ProofInvalid,
     RateLimited,
     StatementConflict,
 )
 from strongroom.leaves import RefusalLeaf, ReleaseLeaf, RequestLeaf
-from strongroom.limits import BODY_BYTES_MAX
+from strongroom.limits import BODY_BYTES_MAX, HISTORY_RECORDS_MAX
 from strongroom.logs import get_logger
 from strongroom.messages import HistoryEntry, Release, Request, RequestState
 from strongroom.receipts import Receipt
@@ -251,6 +252,12 @@ async def _select(
         return sorted(found, key=lambda stored: places[stored.record.id]), []
     # Which one is the newest is decided by what was signed, not by the order of rows.
     found.sort(key=lambda stored: stored.rank, reverse=True)
+    if len(found) == HISTORY_RECORDS_MAX and not found[0].in_force:
+        # One by a key that was in force may be among those that were not read, and would come first (SPEC 2.10).
+        raise ProofInvalid(
+            f"name: the newest {len(found)} records named {request.name!r} are by keys that were not in force",
+            hint="list the principal's records, and ask for one by its id",
+        )
     history = [
         HistoryEntry(id=stored.record.id, issued_at=stored.issued_at, fingerprint=stored.record.fingerprint)
         for stored in found

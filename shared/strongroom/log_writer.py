@@ -171,7 +171,9 @@ class LogWriter:
         The lock is held until the transaction ends. Before `append`, and not again after it.
 
         Raises:
-            LogForked: the head does not continue the newest one that this writer knows; names the place.
+            LogForked: the head does not continue the newest one that this writer knows, or that is on this host's
+                disk; names the place.
+            StateCorrupt: the checkpoint file cannot be used.
             DatabaseUnavailable: the lock could not be had in time.
         """
         if tx.is_snapshot or self._log in tx.logs_appended:
@@ -183,6 +185,7 @@ class LogWriter:
         if row is None or row["note"] != head.note:
             known = Checkpoint(self._working_origin, head.frontier.size, head.root)
             self._opened = await self._continued(tx, known, row)
+        await self._check_not_behind()
         self._holder, self._appended = tx, None
 
     async def append(self, tx: Transaction, leaves: Sequence[bytes]) -> Appended:
@@ -297,6 +300,16 @@ class LogWriter:
             except ProofInvalid:
                 raise self._forked(f"a node between {old} and {size} leaves is not what was signed") from None
         return proofs
+
+    async def _check_not_behind(self) -> None:
+        """Raise LogForked where another process with the same checkpoint file has gone further than this database.
+
+        Whoever holds the log's lock sees all that was committed, and what is on disk was: so a database that has
+        less is another one, or an older state of it, and was put before this process alone.
+        """
+        kept = await asyncio.to_thread(self._file.read)
+        if kept is not None and kept[0].size > self.size:
+            raise self._forked(f"has {self.size} leaves here; {kept[0].size} were signed before on this host")
 
     async def _insert(self, tx: Transaction, appended: Appended, completed: Mapping[Node, bytes]) -> None:
         levels, indexes = zip(*completed, strict=True)

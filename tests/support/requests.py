@@ -6,7 +6,7 @@ from tests.support import authority as make
 
 from strongroom.crypto.sealing import PrivateSealingKey, Suite
 from strongroom.fields import Capacity, new_id, parse_body
-from strongroom.leaves import ApprovalLeaf, DenialLeaf, RequestLeaf
+from strongroom.leaves import ApprovalLeaf, RequestLeaf
 from strongroom.limits import REQUEST_LIFE_SECONDS_MAX
 from strongroom.mandates import Approval, Denial
 from strongroom.messages import DocketRequest, ListingRequest, Request
@@ -138,21 +138,6 @@ def approval_leaf(statement: Statement, **changes: Any) -> bytes:
         "request": body.request,
     }
     return ApprovalLeaf(**(members | changes)).to_bytes()
-
-
-def denial_leaf(statement: Statement, **changes: Any) -> bytes:
-    """Return the recovery log's leaf of a denial; members as given."""
-    body = parse_body(statement, Denial)
-    members: dict[str, Any] = {
-        "time": make.NOW,
-        "id": body.id,
-        "digest": statement.digest.hex(),
-        "denier": body.denier,
-        "denier_kind": body.denier_kind,
-        "key": statement.signatures[0].key_id,
-        "request": body.request,
-    }
-    return DenialLeaf(**(members | changes)).to_bytes()
 
 
 def _asking(principal: str) -> dict[str, Any]:

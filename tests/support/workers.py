@@ -10,7 +10,7 @@ from uuid import UUID
 from tests.support import authority as make
 
 from strongroom import database
-from strongroom.crypto.keyring import write_sealing_key, write_signing_key
+from strongroom.crypto.key_file import write_sealing_key, write_signing_key
 from strongroom.fields import parse_body
 from strongroom.log_writer import LogName, LogWriter
 from strongroom.mandates import Enrolment
