@@ -1,6 +1,5 @@
 """age files and identities: what `seal` writes and any age tool can read (c2sp.org/age)."""
 
-import os
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import BinaryIO, Final
 import pyrage
 from pyrage import x25519
 
+from strongroom import private_file
 from strongroom.crypto.secret import Secret
 from strongroom.errors import BlobInvalid, KeyFileInvalid, UsageError
 
@@ -29,11 +29,8 @@ def new_identity() -> tuple[x25519.Identity, Secret]:
 
 def write_identity(path: Path, identity: x25519.Identity) -> None:
     """Write a new identity file of mode 0600; it is on disk when this returns. Raises FileExistsError."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as stream:
-        stream.write(f"# public key: {identity.to_public()}\n{identity}\n")
-        stream.flush()
-        os.fsync(descriptor)
+    with private_file.appearing(path, overwrite=False) as (_, stream):
+        stream.write(f"# public key: {identity.to_public()}\n{identity}\n".encode())
 
 
 def read_identities(path: Path) -> list[x25519.Identity]:

@@ -1,39 +1,30 @@
 """The agent: everything a host or an officer asks of the authority, over one home."""
 
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final
 
-from strongroom import limits
-from strongroom.crypto.secret import Secret
-from strongroom.crypto.signing import SigningKey
-from strongroom.errors import Expired, NotFound, StrongroomError, UsageError
+from strongroom.errors import Expired, StrongroomError, UsageError
 from strongroom.messages import ListedRecord
 from strongroom.roster import Roster
-from strongroom_agent import age, countersigning, docket, enrolment, files, listing, verdicts
-from strongroom_agent.cases import Case, Consent
+from strongroom_agent import age, enrolment, files, listing
+from strongroom_agent.caller import ASK_SECONDS
+from strongroom_agent.cases import Case
 from strongroom_agent.countersigning import SentInvitation
 from strongroom_agent.delivery import Courier, Delivery
-from strongroom_agent.docket import Scope, VerifiedDocket
-from strongroom_agent.home import Home, Role
-from strongroom_agent.identity import signing_key
-from strongroom_agent.invitation import IssuedInvitation
+from strongroom_agent.docket import VerifiedDocket
+from strongroom_agent.home import Role
 from strongroom_agent.kept_requests import KeptRequests, Selection
-from strongroom_agent.link import Connector, broker_link
 from strongroom_agent.listing import RecordsPage
+from strongroom_agent.officer import OfficerCalls
 from strongroom_agent.packing import KeyToEscrow, issue_time, pack
 from strongroom_agent.patience import Deadline, patiently
 from strongroom_agent.recovery import Inquiry, RecoveredKey, Recovery
 from strongroom_agent.session import Session
 from strongroom_agent.spool import Spool
-from strongroom_agent.state import State
 from strongroom_agent.sync import Sync, SyncReport
-from strongroom_agent.trust import Trust
 from strongroom_agent.verdicts import Recorded
 from strongroom_agent.waiting import Asked, Unreleased, Watch, pursue
 
@@ -56,9 +47,6 @@ __all__ = [
 
 ESCROW_SECONDS: Final = 30.0
 SYNC_SECONDS: Final = 120.0
-ASK_SECONDS: Final = 60.0
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,53 +59,12 @@ class SealedFile:
     delivery: Delivery
 
 
-class Agent:
-    """Works for the owner of one home; use it as a context manager.
+class Agent(OfficerCalls):
+    """Works for the owner of one home; use it as a context manager, see `Caller`."""
 
-    No connection is held open: each call connects, asks, and disconnects. Calls that send hold the home's lock,
-    so another process on the same home waits, or is told Busy when its time is over.
-    """
-
-    def __init__(
-        self,
-        home: Home,
-        state: State,
-        *,
-        passphrase: Secret | None = None,
-        connector: Connector = broker_link,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        """Work over an open state database; `open` is the usual way to make one."""
-        self._home = home
-        self._state = state
-        self._spool = Spool(state)
-        self._passphrase = passphrase
-        self._connector = connector
-        self._clock = clock
-
-    @classmethod
-    def open(
-        cls,
-        path: Path,
-        *,
-        passphrase: Secret | None = None,
-        connector: Connector = broker_link,
-        clock: Callable[[], float] = time.time,
-    ) -> Self:
-        """Open the home at `path`; `passphrase` opens its signing key when a call needs it.
-
-        Raises ConfigurationInvalid, StateCorrupt, SchemaMismatch.
-        """
-        home = Home.open(path)
-        return cls(home, State.open(home.state_file), passphrase=passphrase, connector=connector, clock=clock)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._state.close()
+    @cached_property
+    def _spool(self) -> Spool:
+        return Spool(self._state)
 
     # ---- escrow ----
 
@@ -131,7 +78,7 @@ class Agent:
         """
         self._require_principal()
         roster = await self._current_roster(wait_seconds)
-        issued_at = issue_time(self._spool, int(self._clock()))
+        issued_at = issue_time(self._spool, self._now)
         packed = pack(
             keys,
             principal=self._home.config.name,
@@ -148,13 +95,13 @@ class Agent:
 
     async def _current_roster(self, wait_seconds: float) -> Roster:
         try:
-            return self._trust().current(int(self._clock()))
+            return self._roster()
         except Expired:
             if not wait_seconds:
                 raise
         # A newer roster comes with any answer.
         await self.records(limit=1, wait_seconds=wait_seconds)
-        return self._trust().current(int(self._clock()))
+        return self._roster()
 
     async def _deliver(self, ids: list[str], wait_seconds: float) -> Delivery:
         courier = Courier(self._spool, ids)
@@ -271,7 +218,7 @@ class Agent:
 
         async def prepare(_deadline: Deadline) -> None:
             with self._home.lock():
-                inquiry.prepare(self._trust().newest, int(self._clock()))
+                inquiry.prepare(self._trust().newest, self._now)
 
         await patiently(prepare, wait_seconds=wait_seconds)
         if not follow:
@@ -306,128 +253,6 @@ class Agent:
             return RecordsPage(tuple(found), following)
 
         return await self._patiently(attempt, wait_seconds)
-
-    # ---- requests, and what officers and owners say to them ----
-
-    async def docket(
-        self,
-        *,
-        pending: bool = True,
-        request: str | None = None,
-        principal: str | None = None,
-        limit: int | None = None,
-        wait_seconds: float = ASK_SECONDS,
-    ) -> VerifiedDocket:
-        """Read which requests there are, newest first, each of them verified here up to the root key.
-
-        Arguments: `pending`, only those that wait; `request`, this id alone, whatever its state; `principal`, for
-        whose records (by default everybody's for an officer, the owner's own for a host); with `limit`, no more
-        pages are asked for once that many are there. Raises as `recover` does for what an answer can be.
-        """
-        own = None if self._home.config.role is Role.OFFICER else self._home.config.name
-        scope = Scope(principal=principal or own, request=request, pending=pending and request is None)
-        reading = docket.Reading(self._home, self._signing_key(), scope)
-        found: list[VerifiedDocket] = []
-
-        async def attempt(session: Session, deadline: Deadline) -> VerifiedDocket:
-            async for page in reading.pages(session, deadline):
-                found.append(page)
-                if limit is not None and sum(len(each.cases) for each in found) >= limit:
-                    break
-            return VerifiedDocket.of(found)
-
-        return await self._patiently(attempt, wait_seconds)
-
-    async def case(self, request: str, *, wait_seconds: float = ASK_SECONDS) -> Case:
-        """Return the request with this id, verified; raises NotFound, and as `docket`."""
-        found = await self.docket(request=request, wait_seconds=wait_seconds)
-        if not found.cases:
-            raise NotFound(f"request {request}: is not on the docket")
-        return found.cases[0]
-
-    def check_approvable(self, case: Case) -> None:
-        """Raise unless the owner of this home may approve this request now.
-
-        OfficerUnknown without the role; ApprovalInvalid for a request that was not verified, does not wait, is the
-        officer's own, or was approved by this officer already; Expired.
-        """
-        verdicts.check_approvable(case, self._home, self._trust().current(int(self._clock())))
-
-    def standing_approval(self, case: Case) -> Consent | None:
-        """Return the approval by the owner of this home that counts already; OfficerUnknown without the role."""
-        return verdicts.standing_approval(case, self._home, self._trust().current(int(self._clock())))
-
-    def check_revoker(self) -> None:
-        """Raise OfficerUnknown unless the owner of this home has the role `revoke`, by the newest roster seen."""
-        verdicts.check_revoker(self._home, self._trust().newest)
-
-    async def approve(
-        self,
-        case: Case,
-        *,
-        reason: str = "",
-        life_seconds: int = limits.APPROVAL_LIFE_SECONDS_MAX,
-        wait_seconds: float = ASK_SECONDS,
-    ) -> Recorded:
-        """Agree to a request, as it was read from the docket, and return when that is on the record.
-
-        The approval ends after `life_seconds` or with the request. It is sent again, the same, while no answer
-        comes. Raises as `check_approvable`; Rejected; and as `recover` does for what an answer can be.
-        """
-        verdict = verdicts.approval(
-            case,
-            self._home,
-            self._trust().current(int(self._clock())),
-            self._signing_key(),
-            reason=reason,
-            life_seconds=life_seconds,
-            now=int(self._clock()),
-        )
-        return await self._patiently(verdict.deliver, wait_seconds)
-
-    async def deny(self, case: Case, *, reason: str, wait_seconds: float = ASK_SECONDS) -> Recorded:
-        """Forbid a request for good, as an officer or as the owner of the records; it need not be a verified one.
-
-        Raises OfficerUnknown, ApprovalInvalid when it does not wait or is for another host's records, Expired,
-        UsageError without a reason; otherwise as `approve`.
-        """
-        verdict = verdicts.denial(
-            case,
-            self._home,
-            self._trust().current(int(self._clock())),
-            self._signing_key(),
-            reason=reason,
-            now=int(self._clock()),
-        )
-        return await self._patiently(verdict.deliver, wait_seconds)
-
-    async def revoke(
-        self, principal: str, *, key: str | None = None, reason: str, wait_seconds: float = ASK_SECONDS
-    ) -> Recorded:
-        """End a principal at once, or the one key of it with the id `key`, as an officer with the role `revoke`.
-
-        Raises OfficerUnknown, UsageError without a reason; otherwise as `approve`.
-        """
-        verdict = verdicts.revocation(
-            principal,
-            self._home,
-            self._trust().newest,
-            self._signing_key(),
-            key_id=key,
-            reason=reason,
-            now=int(self._clock()),
-        )
-        return await self._patiently(verdict.deliver, wait_seconds)
-
-    async def send_invitation(
-        self, issued: IssuedInvitation, *, wait_seconds: float = ASK_SECONDS
-    ) -> SentInvitation:
-        """Let the recovery worker keep an invitation with the signatures it has, for other officers to add theirs.
-
-        It comes back in the `invitations` of their `docket`. Raises UsageError for one that an officer made the
-        one-time key of, or that needs no other signature; otherwise as `approve`.
-        """
-        return await self._patiently(partial(countersigning.send, issued), wait_seconds)
 
     # ---- files ----
 
@@ -474,26 +299,3 @@ class Agent:
         target = output or files.default_output(path)
         files.open_sealed(path, target, identity_file or self._home.age_key_file, overwrite=overwrite)
         return target
-
-    # ---- talking to the authority ----
-
-    def _signing_key(self) -> SigningKey:
-        return signing_key(self._home, self._passphrase)
-
-    def _trust(self) -> Trust:
-        return Trust.of(self._home, self._state)
-
-    async def _patiently(self, attempt: Callable[[Session, Deadline], Awaitable[T]], wait_seconds: float) -> T:
-        return await patiently(partial(self._once, attempt), wait_seconds=wait_seconds)
-
-    async def _once(self, attempt: Callable[[Session, Deadline], Awaitable[T]], deadline: Deadline) -> T:
-        async with self._session() as session:
-            return await attempt(session, deadline)
-
-    @asynccontextmanager
-    async def _session(self) -> AsyncIterator[Session]:
-        with self._home.lock():
-            trust = self._trust()
-            async with self._connector(self._home) as link:
-                name = self._home.config.name
-                yield Session(link=link, name=name, state=self._state, trust=trust, clock=self._clock)

@@ -6,13 +6,14 @@ The private half never leaves the host, so nobody who signs or carries the invit
 from pathlib import Path
 from typing import Final, Literal, Self
 
-from strongroom.crypto.keyring import read_signing_key, write_signing_key
+from strongroom.crypto.key_file import read_signing_key, write_signing_key
 from strongroom.crypto.secret import Secret
 from strongroom.crypto.signing import SigningKey, key_id
 from strongroom.errors import InvitationInvalid, LimitExceeded, MalformedStatement, PermanentError, UsageError
 from strongroom.fields import Part, Principal, PublicKey, validated
+from strongroom.private_file import sync_folder
 from strongroom.statements import canonical_json, parse_json
-from strongroom_agent.home import Home, Role, lock_folder, os_error, sync_folder
+from strongroom_agent.home import Home, Role, lock_folder, os_error
 from strongroom_agent.identity import check_folder, check_name, make_folder, one_time_key_file
 from strongroom_agent.state import State
 

@@ -1,20 +1,17 @@
 """Reading the docket: which requests there are, from the authority's signed answer (SPEC 5.8)."""
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Self
 
 from strongroom.crypto.signing import SigningKey
 from strongroom.errors import NoAnswer, ReplyInvalid
-from strongroom.fields import Capacity, new_id, validated
-from strongroom.limits import REQUEST_LIFE_SECONDS_MAX
 from strongroom.messages import Docket, DocketEntry, DocketRequest, RequestState
-from strongroom.statements import Statement
 from strongroom_agent import cases
 from strongroom_agent.cases import Case
 from strongroom_agent.home import Home
+from strongroom_agent.pages import Pages
 from strongroom_agent.patience import Deadline, seconds_left
-from strongroom_agent.proofs import Question
 from strongroom_agent.session import Session
 
 
@@ -53,19 +50,15 @@ class Scope:
 
 
 class Reading:
-    """Reads the docket page by page, over as many links as it takes.
-
-    A page without answer is asked for again by the same question as long as that lives.
-    """
+    """Reads the docket page by page, over as many links as it takes, see `Pages`."""
 
     def __init__(self, home: Home, key: SigningKey, scope: Scope) -> None:
         """Read what `scope` says; `key` signs the questions."""
         self._home = home
-        self._key = key
         self._scope = scope
+        self._pages = Pages(home, key, DocketRequest, Docket, **asdict(scope))
         self._after: str | None = None
         self._seen: dict[str, int] = {}  # request id → index of its leaf, in the order of reading
-        self._asked: tuple[DocketRequest, Statement] | None = None
 
     async def pages(self, session: Session, deadline: Deadline) -> AsyncIterator[VerifiedDocket]:
         """Give each verified page as it comes; after a TransientError, go on with another link.
@@ -76,7 +69,7 @@ class Reading:
         while True:
             docket = await self._page(session, deadline)
             self._seen.update({entry.id: entry.log_index for entry in docket.entries})
-            self._after, self._asked = docket.next, None
+            self._after = docket.next
             roster, now = session.roster, session.now
             found = tuple(cases.judged(entry, roster, root_key, now) for entry in docket.entries)
             if any(each.request and self._scope.principal not in (None, each.request.principal) for each in found):
@@ -96,42 +89,11 @@ class Reading:
                 raise NoAnswer("the time allowed is over before the last page of the docket")
 
     async def _page(self, session: Session, deadline: Deadline) -> Docket:
-        question, statement = self._question(session)
-        answer = await session.ask(
-            "recovery",
-            Question("recovery", question.id, statement.digest),
-            statement.envelope(),
-            deadline=deadline,
-            held=session.state.checkpoint("recovery"),
-        )
-        _, docket = session.signed_answer(answer, Docket)
-        if (docket.request, docket.request_digest) != (question.id, statement.digest.hex()):
-            raise ReplyInvalid("reply: a docket that answers something else")
+        docket = await self._pages.get(session, deadline, self._after)
         self._check_order(docket)
         for entry in docket.entries:
             self._check_scope(entry)
         return docket
-
-    def _question(self, session: Session) -> tuple[DocketRequest, Statement]:
-        now = session.now
-        if self._asked is None or self._asked[0].expires_at <= now:
-            question = validated(
-                {
-                    "authority": session.trust.newest.body.authority,
-                    "id": new_id(),
-                    "issued_at": now,
-                    "expires_at": now + REQUEST_LIFE_SECONDS_MAX,
-                    "requester": self._home.config.name,
-                    "requester_kind": Capacity(self._home.config.role.value),
-                    "principal": self._scope.principal,
-                    "request": self._scope.request,
-                    "pending": self._scope.pending,
-                    "after": self._after,
-                },
-                DocketRequest,
-            )
-            self._asked = question, Statement.sign(DocketRequest.TYPE, question.to_bytes(), self._key)
-        return self._asked
 
     def _check_order(self, docket: Docket) -> None:
         """Refuse a page that does not go on, towards older requests, where the one before ended."""

@@ -1,21 +1,20 @@
 """Sealed files: an ordinary age file for its owner, whose session key is also in escrow."""
 
 import os
-import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from pyrage import x25519
 
+from strongroom import private_file
 from strongroom.crypto.secret import Secret
 from strongroom.errors import TransientError, UsageError
 from strongroom.fields import printable
 from strongroom.limits import DESCRIPTION_CHARACTERS_MAX
 from strongroom_agent import age
-from strongroom_agent.home import sync_folder
 
 KIND: Final = "age-identity"
 ALGORITHM: Final = "age-x25519"
@@ -46,7 +45,7 @@ def sealing(path: Path, output: Path, recipient: x25519.Recipient, *, overwrite:
     TransientError for a full or failing disk.
     """
     identity, text = age.new_identity()
-    with _reading(path) as reader, _appearing(output, overwrite=overwrite) as (partial, writer):
+    with _reading(path) as reader, appearing(output, overwrite=overwrite) as (partial, writer):
         age.encrypt(reader, writer, [recipient, identity.to_public()])
         writer.flush()
         os.fsync(writer.fileno())
@@ -65,10 +64,8 @@ def open_sealed(path: Path, output: Path, identity_file: Path, *, overwrite: boo
     """
     identities = age.read_identities(identity_file)
     age.header_name(path)
-    with _reading(path) as reader, _appearing(output, overwrite=overwrite) as (_, writer):
+    with _reading(path) as reader, appearing(output, overwrite=overwrite) as (_, writer):
         age.decrypt(reader, writer, identities)
-        writer.flush()
-        os.fsync(writer.fileno())
 
 
 def default_output(path: Path) -> Path:
@@ -89,40 +86,29 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _appearing(output: Path, *, overwrite: bool) -> Iterator[tuple[Path, BinaryIO]]:
-    """Give a new file beside `output` that takes its place when the block ends well, and vanishes otherwise."""
+def appearing(output: Path, *, overwrite: bool) -> Iterator[tuple[Path, BinaryIO]]:
+    """Give where a new file of mode 0600 is, and its stream; it is at `output` when the block ends well.
+
+    Otherwise it vanishes. Raises UsageError when `output` is taken or, before the block begins, the file cannot be
+    made, and TransientError for a full or failing disk.
+    """
     if not overwrite and output.exists():
         raise _taken(output)
-    partial = output.with_name(f".{output.name}.{secrets.token_hex(8)}.partial")
     try:
-        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise UsageError(f"{output}: {error.strerror}", hint="choose a folder that this user may write") from None
-    try:
-        with os.fdopen(descriptor, "wb") as writer:
-            yield partial, writer
-        if overwrite:
-            partial.replace(output)
-        else:
-            _link(partial, output)
-        sync_folder(output.parent)
-    except OSError as error:
-        raise TransientError(f"{output}: {error.strerror or error}", hint="see to the file system") from None
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _link(partial: Path, output: Path) -> None:
-    try:
-        # Unlike a rename, this never replaces a file that has appeared meanwhile.
-        output.hardlink_to(partial)
+        with ExitStack() as stack:
+            try:
+                fresh = stack.enter_context(private_file.appearing(output, overwrite=overwrite))
+            except OSError as error:
+                raise UsageError(
+                    f"{output}: {error.strerror}", hint="choose a folder that this user may write"
+                ) from None
+            yield fresh
     except FileExistsError:
         raise _taken(output) from None
-    except OSError:
-        # A file system without hard links.
-        if output.exists():
-            raise _taken(output) from None
-        partial.replace(output)
+    except OSError as error:
+        raise TransientError(
+            f"{output}: {error.strerror or error}", hint="make room or see to the file system, and do it again"
+        ) from None
 
 
 def _taken(output: Path) -> UsageError:

@@ -27,6 +27,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, Self
 
+from strongroom import private_file
 from strongroom.errors import Busy, ConfigurationInvalid, TransientError
 
 FORMAT: Final = "strongroom-home/v1"
@@ -266,15 +267,9 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     Raises ConfigurationInvalid for a place that cannot be written, TransientError for a full or failing disk.
     """
-    partial = path.with_name(f"{path.name}.partial")
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
+        with private_file.replacing(path, by=path.with_name(f"{path.name}.partial")) as stream:
             stream.write(content)
-            stream.flush()
-            os.fsync(descriptor)
-        partial.replace(path)
-        sync_folder(path.parent)
     except OSError as error:
         raise os_error(path, error) from None
 
@@ -283,15 +278,6 @@ def os_error(path: Path, error: OSError) -> ConfigurationInvalid | TransientErro
     """Say in our words what the operating system refused: TransientError for a full or failing disk."""
     kind = TransientError if error.errno in _DISK_ERRORS else ConfigurationInvalid
     return kind(f"{path}: {error.strerror}", hint="see to the folder, its owner and its file system")
-
-
-def sync_folder(path: Path) -> None:
-    """Wait until the names in a folder are on disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _toml(text: str) -> str:

@@ -7,12 +7,13 @@ from typing import Final
 
 from pyrage import x25519
 
-from strongroom.crypto.keyring import read_signing_key, write_signing_key
+from strongroom.crypto.key_file import read_signing_key, write_signing_key
 from strongroom.crypto.secret import Secret
 from strongroom.crypto.signing import SigningKey
 from strongroom.errors import ConfigurationInvalid, KeyFileInvalid, OfficerUnknown, RosterInvalid, UsageError
 from strongroom.fields import Part, Principal
 from strongroom.mandates import Officer, Role
+from strongroom.private_file import sweep, sync_folder
 from strongroom.roster import Roster
 from strongroom.statements import parse_envelope
 from strongroom_agent import age
@@ -23,7 +24,6 @@ from strongroom_agent.home import (
     check_private,
     lock_folder,
     os_error,
-    sync_folder,
     write_atomically,
 )
 from strongroom_agent.home import Role as HomeRole
@@ -97,6 +97,7 @@ def check_folder(path: Path, *, for_host: bool) -> set[str]:
     The one-time key of a host's card may be there and is none of them. Raises ConfigurationInvalid.
     """
     kept = {"lock", _ONE_TIME_KEY} if for_host else {"lock"}
+    sweep(one_time_key_file(path))
     found = {entry.name for entry in path.iterdir()} - kept
     unfinished = _MARKER in found
     strange = {name for name in found if name not in _OURS and not name.startswith("state.db")}

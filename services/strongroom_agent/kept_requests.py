@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from strongroom.crypto.keyring import read_sealing_key, write_sealing_key
+from strongroom.crypto.key_file import read_sealing_key, write_sealing_key
 from strongroom.crypto.sealing import PrivateSealingKey
 from strongroom.crypto.secret import Secret
 from strongroom.errors import PermanentError, StateCorrupt
 from strongroom.fields import parse_body
 from strongroom.limits import ENVELOPE_BYTES_MAX
 from strongroom.messages import Request
+from strongroom.private_file import sync_folder
 from strongroom.statements import Statement, parse_envelope
-from strongroom_agent.home import Home, check_private, os_error, sync_folder, write_atomically
+from strongroom_agent.home import Home, check_private, os_error, write_atomically
 
 _REQUEST: Final = ".json"
 _KEY: Final = ".key"

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 from strongroom.crypto.signing import SigningKey
 from strongroom.errors import NoAnswer, ReplyInvalid
-from strongroom.fields import Capacity, new_id
-from strongroom.limits import REQUEST_LIFE_SECONDS_MAX
 from strongroom.messages import (
     Disclosure,
     ListedRecord,
@@ -15,10 +13,9 @@ from strongroom.messages import (
     PendingRequest,
     RecordState,
 )
-from strongroom.statements import Statement
 from strongroom_agent.home import Home
+from strongroom_agent.pages import Pages
 from strongroom_agent.patience import Deadline, seconds_left
-from strongroom_agent.proofs import Question
 from strongroom_agent.session import Session
 from strongroom_agent.spool import Listed
 from strongroom_agent.state import KeptDisclosure, KeptPending
@@ -33,19 +30,13 @@ class RecordsPage:
 
 
 class Reading:
-    """Reads the records of a principal, page by page, over as many links as it takes.
-
-    A page without answer is asked for again by the same request as long as that lives, so that an outage leaves
-    one request behind and not one for every attempt; it never expires inside the broker, for the same reason.
-    """
+    """Reads the records of a principal, page by page, over as many links as it takes, see `Pages`."""
 
     def __init__(self, home: Home, key: SigningKey, principal: str, *, after: str | None = None) -> None:
         """Read from the record id `after` on; `key` signs the requests."""
-        self._home = home
-        self._key = key
         self._principal = principal
         self._after = after
-        self._asked: tuple[ListingRequest, Statement] | None = None
+        self._pages = Pages(home, key, ListingRequest, Listing, principal=principal)
 
     async def pages(self, session: Session, deadline: Deadline) -> AsyncIterator[Listing]:
         """Give each verified page as it comes; after a TransientError, go on with another link.
@@ -54,7 +45,7 @@ class Reading:
         """
         while True:
             listing = await self._page(session, deadline)
-            self._after, self._asked = listing.next, None
+            self._after = listing.next
             yield listing
             if listing.next is None:
                 return
@@ -62,38 +53,12 @@ class Reading:
                 raise NoAnswer("the time allowed is over before the last page of the listing")
 
     async def _page(self, session: Session, deadline: Deadline) -> Listing:
-        request, statement = self._request(session)
-        answer = await session.ask(
-            "recovery",
-            Question("recovery", request.id, statement.digest),
-            statement.envelope(),
-            deadline=deadline,
-            held=session.state.checkpoint("recovery"),
-        )
-        _, listing = session.signed_answer(answer, Listing)
-        if (listing.request, listing.request_digest) != (request.id, statement.digest.hex()):
-            raise ReplyInvalid("reply: a listing that answers something else")
+        listing = await self._pages.get(session, deadline, self._after)
         if listing.principal != self._principal:
             raise ReplyInvalid("reply: a listing of somebody else's records")
         _check_order(listing, self._after or "")
         _check_disclosures(listing)
         return listing
-
-    def _request(self, session: Session) -> tuple[ListingRequest, Statement]:
-        now = session.now
-        if self._asked is None or self._asked[0].expires_at <= now:
-            request = ListingRequest(
-                authority=session.trust.newest.body.authority,
-                id=new_id(),
-                issued_at=now,
-                expires_at=now + REQUEST_LIFE_SECONDS_MAX,
-                requester=self._home.config.name,
-                requester_kind=Capacity(self._home.config.role.value),
-                principal=self._principal,
-                after=self._after,
-            )
-            self._asked = request, Statement.sign(ListingRequest.TYPE, request.to_bytes(), self._key)
-        return self._asked
 
 
 def _check_order(listing: Listing, after: str) -> None:

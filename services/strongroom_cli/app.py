@@ -8,12 +8,14 @@ from click.exceptions import Exit, NoArgsIsHelpError
 
 from strongroom.errors import StrongroomError, UsageError
 from strongroom_cli import (
-    agent,
     approval,
     authority,
     broker,
     db,
     doctor,
+    enrolment,
+    escrow,
+    files,
     officer,
     quarantine,
     recovery,
@@ -66,7 +68,7 @@ def cli() -> None:
 
 
 for command in (
-    *(agent.card, agent.enrol, agent.escrow, agent.sync, agent.status, agent.seal, agent.open_),
+    *(enrolment.card, enrolment.enrol, escrow.escrow, escrow.sync, escrow.status, files.seal, files.open_),
     *(recovery.recover, recovery.records),
     *(officer.officer, officer.invite, officer.countersign),
     *(requests.requests_, approval.approve, approval.deny, approval.revoke),

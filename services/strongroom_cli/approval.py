@@ -1,6 +1,5 @@
 """Commands that say something to what others ask for, or about a principal: approve, deny, revoke."""
 
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,9 +7,9 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from strongroom.crypto.secret import Secret
-from strongroom.errors import ExitCode, UsageError
+from strongroom.errors import UsageError
 from strongroom_cli.options import home_option, output_option, passphrase_option, wait_option
-from strongroom_cli.output import Output, carry_out, when
+from strongroom_cli.output import Output, ask, carry_out, check_can_ask, receipt, when
 from strongroom_cli.requests import check_id, words
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def approve(
     from strongroom_agent.agent import Agent
 
     check_id(request_id)
-    _check_can_ask(yes=yes)
+    check_can_ask(yes=yes)
     with Agent.open(home, passphrase=passphrase) as agent:
         case = carry_out("Asking the authority", agent.case(request_id, wait_seconds=wait_seconds))
         if agent.standing_approval(case) is not None:
@@ -68,29 +67,12 @@ def approve(
         agent.check_approvable(case)
         if not (yes and output.json):
             click.echo("\n".join(words(case, int(time.time()))), err=True)
-        _ask("Approve it?", yes=yes)
+        ask("Approve it?", yes=yes)
         work = agent.approve(
             case, reason=reason, life_seconds=int(life_days * _DAY_SECONDS), wait_seconds=wait_seconds
         )
         recorded = carry_out("Waiting for the receipt", work)
         _tell_approved(case, recorded, output)
-
-
-def somebody_is_there() -> bool:
-    """Say whether a person can be asked."""
-    return sys.stdin.isatty()
-
-
-def _check_can_ask(*, yes: bool) -> None:
-    if not yes and not somebody_is_there():
-        raise UsageError("there is no terminal to ask on", hint="read what it is about, then repeat it with --yes")
-
-
-def _ask(question: str, *, yes: bool) -> None:
-    """Ask on the terminal; leave with the exit code of a failure unless the answer is yes."""
-    if not yes and not click.confirm(question, err=True):
-        click.echo("nothing was signed", err=True)
-        sys.exit(ExitCode.FAILED)
 
 
 def _tell_approved(case: "Case", recorded: "Recorded | None", output: Output) -> None:
@@ -114,7 +96,7 @@ def _tell_approved(case: "Case", recorded: "Recorded | None", output: Output) ->
         output.line(f"you have approved request {case.id} already: nothing was sent")
     else:
         output.line(f"approved request {case.id}")
-        output.line(_receipt(recorded))
+        output.line(receipt("recovery", recorded.log_index, recorded.tree_size))
     output.line(f"  approvals   {there} of {case.needed}; {_outlook(case, missing)}")
 
 
@@ -134,10 +116,6 @@ def _recorded(recorded: "Recorded | None") -> dict[str, object]:
         "tree_size": recorded.tree_size if recorded else None,
         "logged_at": recorded.time if recorded else None,
     }
-
-
-def _receipt(recorded: "Recorded") -> str:
-    return f"  receipt     recovery log, index {recorded.log_index}, tree size {recorded.tree_size}: verified"
 
 
 @click.command()
@@ -175,7 +153,7 @@ def deny(
         output.line(f"request {case.id} is denied already, since {when(case.decided_at)}: nothing was sent")
     else:
         output.line(f"denied request {case.id}{_gist(case)}: it is never answered with keys")
-        output.line(_receipt(recorded))
+        output.line(receipt("recovery", recorded.log_index, recorded.tree_size))
 
 
 def _gist(case: "Case") -> str:
@@ -215,17 +193,17 @@ def revoke(
 
     if not reason.strip():
         raise UsageError("--reason: must say why; it stays on record")
-    _check_can_ask(yes=yes)
+    check_can_ask(yes=yes)
     what = f"key {key_id} of {principal}" if key_id else f"{principal}, with all its keys"
     with Agent.open(home, passphrase=passphrase) as agent:
         agent.check_revoker()
-        _ask(f"Revoke {what}? There is no way back but a new invitation.", yes=yes)
+        ask(f"Revoke {what}? There is no way back but a new invitation.", yes=yes)
         work = agent.revoke(principal, key=key_id, reason=reason, wait_seconds=wait_seconds)
         recorded = carry_out("Waiting for the receipt", work)
     if output.json:
         output.document("revocation", {"principal": principal, "key": key_id, **_recorded(recorded)})
         return
     output.line(f"revoked {what}")
-    output.line(_receipt(recorded))
+    output.line(receipt("recovery", recorded.log_index, recorded.tree_size))
     output.line("  from now on escrow and recovery by it are refused; what it escrowed before stays recoverable")
     output.line(f"  to let it in again: `strongroom invite {principal} --replace`")

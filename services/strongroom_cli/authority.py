@@ -13,7 +13,7 @@ import rich_click as click
 
 from strongroom.crypto.secret import Secret
 from strongroom.errors import ConfigurationInvalid, UsageError
-from strongroom_cli.options import Command, output_option
+from strongroom_cli.options import EXISTING_FILE, Command, output_option
 from strongroom_cli.output import Output, when
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def init(
     --officer carol.json:audit --root-passphrase-file root.pass --workers-passphrase-file workers.pass`
     """
     from strongroom.authority import Passphrases, create
-    from strongroom.crypto.keyring import read_passphrase
+    from strongroom.crypto.key_file import read_passphrase
     from strongroom.crypto.sealing import Suite
     from strongroom.mandates import Policy
 
@@ -198,7 +198,7 @@ def _officer(card: str) -> "Officer":
 )
 @click.option(
     "--root-key-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=EXISTING_FILE,
     help="The root's private key.  [default: FOLDER/root/root.key]",
 )
 @click.option("--root-passphrase-file", type=click.Path(exists=True, path_type=Path), help="Opens the root key.")
@@ -225,7 +225,7 @@ def sign_roster(
     --set-policy recovery-approvals=3 --root-passphrase-file root.pass > roster-2.json`
     """
     from strongroom.authority import Changes, differences, next_roster, replace_roster
-    from strongroom.crypto.keyring import read_passphrase, read_signing_key
+    from strongroom.crypto.key_file import read_passphrase, read_signing_key
     from strongroom.roster import Roster
     from strongroom.settings import read_roster
 
@@ -266,10 +266,10 @@ def _policy_values(pairs: tuple[str, ...]) -> dict[str, int]:
 
 
 @authority.command("show")
-@click.argument("roster", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("roster", type=EXISTING_FILE)
 @click.option(
     "--root-key",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=EXISTING_FILE,
     required=True,
     help="The pinned root public key (root.pub).",
 )

@@ -1,9 +1,7 @@
 """Commands for the broker: apply, check, definitions, account."""
 
 import json
-import os
 import re
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,9 +9,9 @@ from typing import TYPE_CHECKING, TextIO
 
 import rich_click as click
 
-from strongroom.errors import ExitCode, UsageError
+from strongroom.errors import UsageError
 from strongroom_cli.options import output_option
-from strongroom_cli.output import Output, carry_out
+from strongroom_cli.output import Output, carry_out, conclude
 
 if TYPE_CHECKING:
     from strongroom.broker import Connection
@@ -81,14 +79,7 @@ def check(output: Output) -> None:
         async with operator_connection() as connection:
             return [str(finding) for finding in await amqp.check_topology(connection)]
 
-    findings = carry_out("Checking", run())
-    if output.json:
-        output.document("topology", {"ok": not findings, "findings": findings})
-    for finding in findings:
-        output.line(finding)
-    if not findings:
-        output.line("the broker is as it should be")
-    sys.exit(ExitCode.FAILED if findings else ExitCode.DONE)
+    conclude("topology", carry_out("Checking", run()), output, well="the broker is as it should be")
 
 
 @broker.command("definitions")
@@ -187,11 +178,10 @@ def _with_login(url: str, login: str) -> str:
 
 
 def _write_new(path: Path, text: str) -> None:
+    from strongroom.private_file import appearing
+
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(descriptor)
+        with appearing(path, overwrite=False) as (_, stream):
+            stream.write(text.encode())
     except OSError as error:
         raise UsageError(f"--url-file: {error.strerror}: {path}") from None

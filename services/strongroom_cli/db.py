@@ -1,12 +1,9 @@
 """Commands for the database: migrate, check."""
 
-import sys
-
 import rich_click as click
 
-from strongroom.errors import ExitCode
 from strongroom_cli.options import output_option
-from strongroom_cli.output import Output, carry_out
+from strongroom_cli.output import Output, carry_out, conclude
 
 
 @click.group()
@@ -47,10 +44,4 @@ def check(output: Output) -> None:
 
     settings = DatabaseSettings.load()
     findings = [str(each) for each in carry_out("Checking", find(settings.database_url.get_secret_value()))]
-    if output.json:
-        output.document("schema", {"ok": not findings, "findings": findings})
-    for finding in findings:
-        output.line(finding)
-    if not findings:
-        output.line("the schema is up to date")
-    sys.exit(ExitCode.FAILED if findings else ExitCode.DONE)
+    conclude("schema", findings, output, well="the schema is up to date")

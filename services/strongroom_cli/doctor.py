@@ -170,7 +170,8 @@ def _worker_files() -> Iterator[Finding]:
     names = ("STRONGROOM_ROOT_KEY_FILE", "STRONGROOM_ROSTER_FILE")
     if not all(os.environ.get(name) for name in names):
         return
-    from strongroom.crypto.keyring import FileKeyring, read_passphrase
+    from strongroom.crypto.key_file import read_passphrase
+    from strongroom.crypto.keyring import FileKeyring
     from strongroom.roster import Roster
     from strongroom.settings import read_root_key, read_roster
 
@@ -202,7 +203,7 @@ def _worker_files() -> Iterator[Finding]:
 
 def _worker_keys(roster: "Roster", passphrase: Secret | None) -> Iterator[Finding]:
     """Compare log and reply key with the roster; both have to be those of the same worker."""
-    from strongroom.crypto.keyring import read_signing_key
+    from strongroom.crypto.key_file import read_signing_key
 
     logs, replies = roster.body.logs, roster.body.replies
     named = {

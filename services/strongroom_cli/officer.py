@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 import rich_click as click
 
 from strongroom.crypto.secret import Secret
-from strongroom.errors import ExitCode, UsageError
-from strongroom_cli.options import home_option, output_option, passphrase_option, read_text, wait_option
-from strongroom_cli.output import Output, carry_out, when
+from strongroom.errors import UsageError
+from strongroom_cli.options import (
+    EXISTING_FILE,
+    home_option,
+    output_option,
+    passphrase_option,
+    read_text,
+    wait_option,
+)
+from strongroom_cli.output import Output, ask, carry_out, check_can_ask, when
 
 if TYPE_CHECKING:
     from strongroom_agent.agent import Agent, SentInvitation
@@ -48,24 +55,24 @@ def init(name: str, home: Path, passphrase: Secret | None) -> None:
 @click.argument("roster", type=click.File("rb"))
 @click.option(
     "--root-key",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=EXISTING_FILE,
     required=True,
     help="The root public key (root.pub).",
 )
 @click.option(
     "--broker-url-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=EXISTING_FILE,
     required=True,
     help="File with the officers' AMQP URL.",
 )
 @click.option(
     "--agents-broker-url-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=EXISTING_FILE,
     help="File with the AMQP URL that invitations hand to hosts; default: the same.",
 )
 @click.option(
     "--broker-ca",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=EXISTING_FILE,
     help="CA certificate of the broker (PEM).",
 )
 @home_option
@@ -247,16 +254,11 @@ def countersign(
         return
     if Home.open(home).config.role is not Role.OFFICER:
         raise UsageError(f"{home}: is a host's home", hint="name an officer's with --home")
-    if not yes and not _is_terminal():
-        raise UsageError("there is no terminal to ask on", hint="read what it is about, then repeat it with --yes")
+    check_can_ask(yes=yes)
     with Agent.open(home, passphrase=passphrase) as agent:
         issued = _countersign_sent(agent, invitation, home, passphrase, yes=yes, wait_seconds=wait_seconds)
     if print_anyway or not issued.signatures_missing:
         _print_invitation(issued)
-
-
-def _is_terminal() -> bool:
-    return sys.stdin.isatty()
 
 
 def _countersign_sent(
@@ -279,9 +281,7 @@ def _countersign_sent(
         why = "you have signed it already" if mine else "it is complete"
         click.echo(f"  {why}: nothing was signed or sent", err=True)
         return issued
-    if not yes and not click.confirm("Sign it?", err=True):
-        click.echo("nothing was signed", err=True)
-        sys.exit(ExitCode.FAILED)
+    ask("Sign it?", yes=yes)
     issued = sign(issued.document, home, passphrase=passphrase)
     sent = carry_out("Sending it to the authority", agent.send_invitation(issued, wait_seconds=wait_seconds))
     if set(sent.officers) - set(issued.signed_by):

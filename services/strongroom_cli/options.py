@@ -1,9 +1,8 @@
 """Options that several commands share, each with one meaning everywhere."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import rich_click as click
 
@@ -13,6 +12,8 @@ from strongroom_cli.output import Output
 
 if TYPE_CHECKING:
     from strongroom_agent.home import BrokerLogin
+
+EXISTING_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -42,8 +43,9 @@ def home_option(function: Command) -> Command:
     def choose(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Path:
         if value:
             return Path(value).absolute()
-        base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-        return Path(base).absolute() / "strongroom"
+        from strongroom_agent.home import default_home
+
+        return default_home().absolute()
 
     return click.option(
         "--home",
@@ -60,7 +62,7 @@ def passphrase_option(function: Command) -> Command:
     def choose(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Secret | None:
         if not value:
             return None
-        from strongroom.crypto.keyring import read_passphrase
+        from strongroom.crypto.key_file import read_passphrase
 
         return read_passphrase(Path(value))
 

@@ -6,9 +6,11 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import rich_click as click
+
+from strongroom.errors import ExitCode, UsageError
 
 SCHEMA: Final = 1
 _WHOLE: Final = frozenset({"record", "id", "stored", "since"})
@@ -49,6 +51,15 @@ class Output:
             click.echo(text)
 
 
+def conclude(kind: str, findings: Sequence[str], output: Output, *, well: str) -> NoReturn:
+    """Print what a check has found, or `well` when that is nothing, and leave with the exit code that says it."""
+    if output.json:
+        output.document(kind, {"ok": not findings, "findings": list(findings)})
+    for finding in findings or [well]:
+        output.line(finding)
+    sys.exit(ExitCode.FAILED if findings else ExitCode.DONE)
+
+
 @contextmanager
 def progress(text: str) -> Iterator[Callable[[str], None]]:
     """Show what takes its time, and for how long by now, on standard error and only when a person is looking.
@@ -83,9 +94,32 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
 
 
+def somebody_is_there() -> bool:
+    """Say whether a person can be asked."""
+    return sys.stdin.isatty()
+
+
+def check_can_ask(*, yes: bool) -> None:
+    """Raise UsageError where nobody can be asked and `yes` was not given; call it before anything is fetched."""
+    if not yes and not somebody_is_there():
+        raise UsageError("there is no terminal to ask on", hint="read what it is about, then repeat it with --yes")
+
+
+def ask(question: str, *, yes: bool) -> None:
+    """Ask on the terminal unless `yes` was given; leave with the exit code of a failure if the answer is no."""
+    if not yes and not click.confirm(question, err=True):
+        click.echo("nothing was signed", err=True)
+        sys.exit(ExitCode.FAILED)
+
+
 def when(seconds: object) -> str:
     """Return a time of the protocol as people read it, in UTC; a dash for none."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ") if isinstance(seconds, int) else "-"
+
+
+def receipt(log: str, index: object, tree_size: object) -> str:
+    """Return the line that says where a verified receipt proves something to be: `log` is escrow or recovery."""
+    return f"  receipt     {log} log, index {index}, tree size {tree_size}: verified"
 
 
 def lasting(seconds: int) -> str:

@@ -1,18 +1,16 @@
 """Commands that ask the recovery worker: recover, records."""
 
-import os
-import secrets
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Final
 
 import rich_click as click
 
 from strongroom.crypto.secret import Secret
-from strongroom.errors import ExitCode, TransientError, UsageError
-from strongroom_cli.options import home_option, output_option, passphrase_option, wait_option
+from strongroom.errors import ExitCode, UsageError
+from strongroom_cli.options import EXISTING_FILE, home_option, output_option, passphrase_option, wait_option
 from strongroom_cli.output import Output, carry_out, legible, progress, run, when
 
 if TYPE_CHECKING:
@@ -28,7 +26,7 @@ WAIT_SECONDS_MAX: Final = 7 * 86_400
 @click.option(
     "--file",
     "sealed",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=EXISTING_FILE,
     help="The session key of a sealed file.",
 )
 @click.option("--principal", help="Whose key; default: this host's own.")
@@ -80,14 +78,14 @@ def recover(
     Example: `strongroom recover --name disk --principal laptop-0417 --reason "disk replaced" --out k2 --wait 3600`
     """
     from strongroom_agent.agent import Agent
-    from strongroom_agent.files import name_of
+    from strongroom_agent.files import appearing, name_of
 
     if sum(choice is not None for choice in (name, record, sealed)) != 1:
         raise UsageError("give exactly one of --name, --record and --file")
     to_stdout = _goes_to_stdout(out, force=force, reveal=reveal, json=output.json)
-    target = nullcontext(sys.stdout.buffer) if to_stdout or out is None else _private_file(out)
+    target = nullcontext((out, sys.stdout.buffer)) if to_stdout or out is None else appearing(out, overwrite=True)
     # The file is there before the authority is asked: a key that has no place to go is not released.
-    with Agent.open(home, passphrase=passphrase) as agent, target as stream, _told(output):
+    with Agent.open(home, passphrase=passphrase) as agent, target as (_, stream), _told(output):
         with progress("Asking the authority") as show:
             recovery = run(
                 agent.recover(
@@ -97,7 +95,7 @@ def recover(
                     reason=reason,
                     anew=anew,
                     follow=wait_seconds is not None,
-                    watch=_watch(show, reason),
+                    watch=_watch(show, _quiet if output.json else sys.stderr.write, reason),
                     wait_seconds=wait_seconds or ANSWER_SECONDS,
                 )
             )
@@ -114,18 +112,34 @@ def recover(
         sys.exit(ExitCode.FAILED)
 
 
-def _watch(show: Callable[[str], None], reason: str) -> "Callable[[Asked, Unreleased | None], None]":
-    """Give what says, while the command runs, which request is asked by and what it waits for."""
+def _quiet(_text: str) -> None:
+    """Say nothing: in JSON mode only documents are written."""
+
+
+def _watch(
+    show: Callable[[str], None], say: Callable[[str], object], reason: str
+) -> "Callable[[Asked, Unreleased | None], None]":
+    """Give what says, while the command runs, which request is asked by and what it waits for.
+
+    Not by click: the display of the progress makes room only for what is written to standard error itself.
+    """
+    told: set[str] = set()
 
     def watch(asked: "Asked", answer: "Unreleased | None") -> None:
         if answer is not None:
-            show(f"Request {asked.id} waits, expires {when(asked.expires_at)}: {legible(answer.words)}")
+            show(f"Waiting: {legible(answer.words)}")
+            if asked.id not in told:
+                told.add(asked.id)
+                say(
+                    f"  request {asked.id} waits, until {when(asked.expires_at)} at most\n"
+                    f"  digest sha256:{asked.digest}, recipient key {asked.recipient_key}\n"
+                    f"  officers run `strongroom requests` and `strongroom approve {asked.id}`\n"
+                )
         elif asked.was_kept:
-            # Not by click: the display of the progress makes room only for what is written here.
-            sys.stderr.write(f"  taking up request {asked.id} of {when(asked.issued_at)}\n")
+            say(f"  taking up request {asked.id} of {when(asked.issued_at)}\n")
             if reason and reason != asked.reason:
                 own = legible(asked.reason)
-                sys.stderr.write(f'  it goes on with its own reason, "{own}"; --new signs a new request\n')
+                say(f'  it goes on with its own reason, "{own}"; --new signs a new request\n')
 
     return watch
 
@@ -205,32 +219,6 @@ def _tell(recovery: "Recovery", out: Path | None, *, to_stdout: bool) -> None:
     ]
     lines += [f"  MISSING at the authority although a receipt is here: record {id_}" for id_ in recovery.missing]
     click.echo("\n".join(lines), err=True)
-
-
-@contextmanager
-def _private_file(path: Path) -> Iterator[BinaryIO]:
-    """Give a new file of mode 0600 that takes the place of `path` when the block ends well, and vanishes otherwise.
-
-    Raises UsageError when it cannot be made, before the block begins, and TransientError for a full disk.
-    """
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}", hint="choose a folder that this user may write") from None
-    from strongroom_agent.home import sync_folder
-
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(descriptor)
-        fresh.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise TransientError(f"{path}: {error.strerror}", hint="make room, and recover the key again") from None
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 @click.command()

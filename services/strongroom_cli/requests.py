@@ -1,8 +1,7 @@
 """The command that shows who asks for keys: requests; and how a request is put into words."""
 
-import shutil
+import os
 import sys
-import textwrap
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,7 +103,7 @@ def _row(case: "Case", now: int) -> tuple[str, ...]:
 
 def screen_columns() -> int | None:
     """Return how wide the terminal is that people read on; None where standard output is none."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else None
 
 
 def _card(case: "Case", now: int) -> str:
@@ -178,7 +177,9 @@ def _fact(label: str, text: str) -> str:
 def _quote(label: str, text: str) -> list[str]:
     # Other people's words stay in their column, however long they are.
     width = min(_WIDTH_MAX, screen_columns() or _WIDTH_MAX) - len(_INDENT)
-    shown = textwrap.wrap(legible(text), width=max(1, width), break_on_hyphens=False)
+    from textwrap import wrap
+
+    shown = wrap(legible(text), width=max(1, width), break_on_hyphens=False)
     return [_fact(label, line) if index == 0 else _fact("", line) for index, line in enumerate(shown)]
 
 

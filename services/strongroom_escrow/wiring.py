@@ -5,16 +5,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-from strongroom import broker, database
-from strongroom.crypto.keyring import read_passphrase, read_signing_key
+from strongroom import database
+from strongroom.crypto.key_file import read_passphrase, read_signing_key
 from strongroom.crypto.signing import SigningKey
 from strongroom.errors import ConfigurationInvalid
 from strongroom.follower import RecoveryLogFollower
 from strongroom.log_writer import LogName, LogWriter
 from strongroom.registry import Registry
 from strongroom.roster import Roster
-from strongroom.service import Health, keep_running
+from strongroom.service import Health
 from strongroom.settings import read_root_key, read_roster
+from strongroom.topology import ESCROW_QUEUE
+from strongroom.worker import keep_serving
 from strongroom_escrow.settings import EscrowSettings
 from strongroom_escrow.worker import EscrowWorker
 
@@ -69,23 +71,11 @@ async def escrow_worker(settings: EscrowSettings, health: Health) -> AsyncIterat
 async def serve(settings: EscrowSettings, stop: asyncio.Event) -> None:
     """Run the escrow worker until `stop` is set, through outages of the broker and the database."""
     health = Health(settings.health_file)
-
-    async def with_database() -> None:
-        async with escrow_worker(settings, health) as worker:
-
-            async def with_broker() -> None:
-                await worker.prepare()
-                async with (
-                    broker.connect(
-                        settings.broker_url.get_secret_value(),
-                        ca_file=settings.broker_ca_file,
-                        name="strongroom escrow worker",
-                        timeout_seconds=10,
-                    ) as connection,
-                    broker.Consumer(connection, "escrow", prefetch_count=settings.prefetch_count) as consumer,
-                ):
-                    await worker.serve(consumer, stop)
-
-            await keep_running(with_broker, stop, health)
-
-    await keep_running(with_database, stop, health)
+    await keep_serving(
+        partial(escrow_worker, settings, health),
+        settings,
+        health,
+        stop,
+        queue=ESCROW_QUEUE,
+        prefetch_count=settings.prefetch_count,
+    )

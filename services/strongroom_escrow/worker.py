@@ -16,7 +16,7 @@ from strongroom.log_writer import LogWriter
 from strongroom.logs import get_logger
 from strongroom.receipts import Receipt
 from strongroom.registry import Registry
-from strongroom.replies import ROSTER_VERSION_HEADER, TREE_SIZE_HEADER, Consistency, Reply, rejection
+from strongroom.replies import ROSTER_VERSION_HEADER, TREE_SIZE_HEADER, Consistency, Reply, hint, rejection
 from strongroom.roster import Roster
 from strongroom.service import HEARTBEAT_SECONDS, Health, patiently, unless_stopped
 from strongroom.statements import Statement
@@ -132,7 +132,7 @@ class EscrowWorker:
             leaves = {index: proof.leaf for index, proof in logged.items()}
             for submission in submissions:
                 compare(submission, leaves)
-            held = {_hint(delivery, TREE_SIZE_HEADER) for delivery in batch}
+            held = {hint(delivery.headers, TREE_SIZE_HEADER) for delivery in batch}
             sizes = {each for each in held if 0 < each <= appended.size}
             proofs = await self._writer.consistency(tx, sizes, appended.size)
         # COMMIT has succeeded: the batch is durable, and only now the log signs for its leaves.
@@ -184,7 +184,7 @@ class EscrowWorker:
         return submission
 
     def _receipt_reply(self, delivery: Delivery, leaf_index: int, settled: Settled) -> bytes:
-        held = _hint(delivery, TREE_SIZE_HEADER)
+        held = hint(delivery.headers, TREE_SIZE_HEADER)
         consistency = Consistency(held, tuple(settled.proofs[held])) if held in settled.proofs else None
         return Reply(
             receipt=settled.receipts[leaf_index].to_document(),
@@ -205,7 +205,7 @@ class EscrowWorker:
 
     def _newer_roster(self, delivery: Delivery) -> Statement | None:
         roster = self._registry.roster
-        return roster.statement if _hint(delivery, ROSTER_VERSION_HEADER) < roster.body.version else None
+        return roster.statement if hint(delivery.headers, ROSTER_VERSION_HEADER) < roster.body.version else None
 
     async def _refuse(self, consumer: Consumer, delivery: Delivery, submission: Submission) -> None:
         error = submission.refusal
@@ -223,8 +223,3 @@ class EscrowWorker:
             message_id=submission.id,
             principal=submission.escrow.principal if submission.escrow else None,
         )
-
-
-def _hint(delivery: Delivery, header: str) -> int:
-    value = delivery.headers.get(header)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0

@@ -2,21 +2,14 @@
 
 import sys
 
-from strongroom import logs, service
-from strongroom.errors import ConfigurationInvalid
+from strongroom import worker
 from strongroom_recovery import wiring
 from strongroom_recovery.settings import RecoverySettings
 
 
 def main() -> int:
     """Run the recovery worker with settings from the environment; return the exit code."""
-    try:
-        settings = RecoverySettings.load()
-    except ConfigurationInvalid as error:
-        sys.stderr.write(f"strongroom recovery worker: {error.message}\n  {error.hint}\n")
-        return error.exit_code
-    logs.configure(settings.log_format, service="recovery")
-    return service.run(lambda stop: wiring.serve(settings, stop))
+    return worker.main("recovery", RecoverySettings, wiring.serve)
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def _entry(row: Record) -> IndexEntry:
 
 
 async def escrow_checkpoint(tx: Transaction) -> str | None:
-    """Return the note of the escrow log's newest checkpoint, if there is one."""
+    """Return the note of the escrow log's newest working checkpoint, if there is one."""
     note = await tx.fetch_value(_SQL["escrow_head"])
     return note if isinstance(note, str) else None
 

@@ -5,26 +5,27 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
-from strongroom import broker, database
-from strongroom.crypto.keyring import FileKeyring, Keyring, read_passphrase, read_signing_key
+from strongroom import database
+from strongroom.crypto.key_file import read_passphrase, read_signing_key
+from strongroom.crypto.keyring import FileKeyring, Keyring
 from strongroom.crypto.signing import SigningKey
 from strongroom.errors import ConfigurationInvalid, Expired, RosterExpired
 from strongroom.follower import RecoveryLogFollower
 from strongroom.log_writer import LogName, LogWriter
 from strongroom.registry import Registry
 from strongroom.roster import Roster
-from strongroom.service import Health, keep_running
+from strongroom.service import Health
 from strongroom.settings import read_root_key, read_roster
 from strongroom.topology import RECOVERY_QUEUE
+from strongroom.worker import keep_serving
 from strongroom_recovery.desk import Desk
 from strongroom_recovery.escrow_log import EscrowLog
 from strongroom_recovery.ledger import Ledger
 from strongroom_recovery.rosters import RosterFile
 from strongroom_recovery.settings import RecoverySettings
 from strongroom_recovery.worker import RecoveryWorker
-
-_BROKER_SECONDS_MAX = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,26 +107,12 @@ async def recovery_worker(
 
 async def serve(settings: RecoverySettings, stop: asyncio.Event, clock: Callable[[], float] = time.time) -> None:
     """Run the recovery worker until `stop` is set, through outages of the broker and the database."""
-    keys = read_keys(settings)
     health = Health(settings.health_file)
-
-    async def with_database() -> None:
-        async with recovery_worker(settings, keys, health, clock) as worker:
-
-            async def with_broker() -> None:
-                # Without a current roster no message is taken: one kept in hand for long would be given up.
-                await worker.prepare()
-                async with (
-                    broker.connect(
-                        settings.broker_url.get_secret_value(),
-                        ca_file=settings.broker_ca_file,
-                        name="strongroom recovery worker",
-                        timeout_seconds=_BROKER_SECONDS_MAX,
-                    ) as connection,
-                    broker.Consumer(connection, RECOVERY_QUEUE, prefetch_count=1) as consumer,
-                ):
-                    await worker.serve(consumer, stop)
-
-            await keep_running(with_broker, stop, health)
-
-    await keep_running(with_database, stop, health)
+    await keep_serving(
+        partial(recovery_worker, settings, read_keys(settings), health, clock),
+        settings,
+        health,
+        stop,
+        queue=RECOVERY_QUEUE,
+        prefetch_count=1,
+    )

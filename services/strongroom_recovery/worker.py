@@ -21,7 +21,7 @@ from strongroom.fields import printable
 from strongroom.logs import get_logger
 from strongroom.mandates import Approval, Denial, Enrolment, Invitation, Revocation
 from strongroom.messages import DocketRequest, ListingRequest, Request
-from strongroom.replies import ROSTER_VERSION_HEADER, TREE_SIZE_HEADER
+from strongroom.replies import ROSTER_VERSION_HEADER, TREE_SIZE_HEADER, hint
 from strongroom.service import HEARTBEAT_SECONDS, Health, patiently, unless_stopped
 from strongroom.topology import check_sender, event_key
 from strongroom_recovery.acts import approve, collect, deny, revoke
@@ -205,8 +205,4 @@ def _denied(delivery: Delivery, submission: Submission | Unreadable) -> Denied |
 
 
 def _hints(headers: Mapping[str, object]) -> Hints:
-    return Hints(_whole(headers.get(TREE_SIZE_HEADER)), _whole(headers.get(ROSTER_VERSION_HEADER)))
-
-
-def _whole(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    return Hints(hint(headers, TREE_SIZE_HEADER), hint(headers, ROSTER_VERSION_HEADER))

@@ -4,13 +4,12 @@ import os
 import time
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from secrets import token_hex
 from typing import Final, Self
 
-from strongroom.crypto.keyring import write_sealing_key, write_signing_key
+from strongroom import private_file
+from strongroom.crypto.key_file import write_sealing_key, write_signing_key
 from strongroom.crypto.sealing import PrivateSealingKey, Suite
 from strongroom.crypto.secret import Secret
 from strongroom.crypto.signing import SigningKey, key_id
@@ -244,22 +243,11 @@ def replace_roster(path: Path, roster: Roster) -> None:
 
     Raises UsageError for a place that cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{token_hex(8)}")
     try:
         former = path.stat()
-        with partial.open("xb") as file:
+        with private_file.replacing(path) as file:
             os.fchmod(file.fileno(), former.st_mode & 0o777)
             os.fchown(file.fileno(), former.st_uid, former.st_gid)
             file.write(roster.statement.envelope() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise UsageError(f"{path}: cannot be written ({error.strerror or type(error).__name__})") from None

@@ -8,8 +8,8 @@ survives the process, and into no backup that is restored together with the data
 import fcntl
 import os
 from pathlib import Path
-from secrets import token_hex
 
+from strongroom import private_file
 from strongroom.crypto.notes import NOTE_BYTES_MAX, Checkpoint, parse_checkpoint, verify_checkpoint
 from strongroom.errors import CheckpointInvalid, LogForked, StateCorrupt
 
@@ -81,8 +81,8 @@ class CheckpointFile:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
             if self._is_news(note):
-                self._replace(note)
-                os.fsync(folder)
+                with private_file.replacing(self._path) as file:
+                    file.write(note.encode())
         except OSError as error:
             raise self._unwritable(error) from None
         finally:
@@ -94,18 +94,6 @@ class CheckpointFile:
         if kept is not None and kept[0].size == new.size and kept[0].root != new.root:
             raise LogForked(f"{self._path}: two roots were signed for {new.size} leaves of {self._origin}")
         return kept is None or kept[0].size < new.size
-
-    def _replace(self, note: str) -> None:
-        temporary = self._path.with_name(f".{self._path.name}.{token_hex(8)}")
-        try:
-            with temporary.open("xb") as file:
-                file.write(note.encode())
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
 
     def _unwritable(self, error: OSError) -> StateCorrupt:
         return StateCorrupt(

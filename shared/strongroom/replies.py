@@ -27,6 +27,12 @@ ROSTER_VERSION_HEADER: Final = "x-strongroom-roster-version"
 _MEMBERS: Final = {"statement", "receipt", "consistency", "roster"}
 
 
+def hint(headers: Mapping[str, object], name: str) -> int:
+    """Return the number that a sender states in a header, and 0 for whatever is no whole number above it."""
+    value = headers.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
 @dataclass(frozen=True, slots=True)
 class Consistency:
     """An RFC 6962 consistency proof from the tree of `from_size` leaves to that of the receipt's checkpoint."""

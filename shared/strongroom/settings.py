@@ -4,8 +4,10 @@ Names carry the prefix `STRONGROOM_`, e.g. `STRONGROOM_ROSTER_FILE`. A URL that 
 given by file instead (`STRONGROOM_DATABASE_URL_FILE`), as containers and systemd credentials want it.
 """
 
+import os
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -14,7 +16,11 @@ from strongroom.crypto.signing import PUBLIC_KEY_BYTES
 from strongroom.errors import ConfigurationInvalid, MalformedStatement, PermanentError, RosterInvalid
 from strongroom.statements import Statement, decode_base64, parse_envelope
 
-PREFIX = "STRONGROOM_"
+PREFIX: Final = "STRONGROOM_"
+
+_OF_WORKERS: Final = (f"{PREFIX}ESCROW_", f"{PREFIX}RECOVERY_")
+# What the script of the database's roles reads (deploy/postgres/roles.sql).
+_NO_SETTINGS: Final = frozenset({f"{PREFIX}ESCROW_PASSWORD", f"{PREFIX}RECOVERY_PASSWORD"})
 
 
 class EnvironmentSettings(BaseSettings):
@@ -77,6 +83,22 @@ class WorkerSettings(EnvironmentSettings):
     state_dir: Path
     health_file: Path | None = None
     log_format: Literal["auto", "json", "console"] = "auto"
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the settings from the environment.
+
+        Raises ConfigurationInvalid naming the variable at fault; also one whose name is a worker's and that is no
+        setting of this one: it would do nothing, silently.
+        """
+        known = {f"{PREFIX}{field}".upper() for field in cls.model_fields}
+        for name in sorted(os.environ):
+            if name.upper().startswith(_OF_WORKERS) and name.upper() not in known | _NO_SETTINGS:
+                nearest = get_close_matches(name.upper(), known, n=1, cutoff=0.0)
+                raise ConfigurationInvalid(
+                    f"{name}: is no setting of this worker", hint=f"the nearest one is {nearest[0]}; or unset it"
+                )
+        return super().load()
 
 
 def read_root_key(path: Path) -> bytes:

@@ -12,7 +12,7 @@ from tests.e2e.conftest import Enrol
 from tests.support.canary import files_that_show, forms_of, shows, tables_that_show
 from tests.support.command import Command
 
-from strongroom.crypto.keyring import read_signing_key
+from strongroom.crypto.key_file import read_signing_key
 from strongroom.errors import ExitCode, KeyFileInvalid
 from strongroom.statements import parse_json
 

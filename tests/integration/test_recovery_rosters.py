@@ -22,7 +22,7 @@ from tests.support.recovery import ANSWER_SECONDS_MAX, Place, place_of
 from tests.support.workers import Brokers, Databases
 
 from strongroom.broker import Consumer, Delivery
-from strongroom.crypto.keyring import write_sealing_key, write_signing_key
+from strongroom.crypto.key_file import write_sealing_key, write_signing_key
 from strongroom.errors import ConfigurationInvalid, RosterExpired, RosterInvalid, StrongroomError
 from strongroom.mandates import Policy
 from strongroom.roster import Roster

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from tests.support.containers import CONTAINER, FINAL, ROOT, SECRETS, Service, copies, load_compose, mounts
 
-from strongroom.crypto.keyring import FileKeyring, read_passphrase, read_signing_key
+from strongroom.crypto.key_file import read_passphrase, read_signing_key
+from strongroom.crypto.keyring import FileKeyring
 from strongroom.roster import Roster
 from strongroom.settings import WorkerSettings, read_root_key, read_roster
 from strongroom.topology import USERS

@@ -20,7 +20,7 @@ from strongroom.errors import (
 from strongroom.fields import new_id, parse_body
 from strongroom.limits import REJECTION_CHARACTERS_MAX
 from strongroom.messages import Rejection, Request
-from strongroom.replies import REPLY_BYTES_MAX, Consistency, Reply, parse_reply, rejection
+from strongroom.replies import REPLY_BYTES_MAX, Consistency, Reply, hint, parse_reply, rejection
 from strongroom.statements import Signature, Statement
 
 KEY = make.signing_key("recovery replies")
@@ -153,3 +153,12 @@ def test_a_reply_has_a_limit() -> None:
     assert parse_reply(data.ljust(REPLY_BYTES_MAX)) == Reply(receipt=RECEIPT)
     with pytest.raises(ReplyInvalid, match="4194305 bytes, the limit is 4194304 bytes"):
         parse_reply(data.ljust(REPLY_BYTES_MAX + 1))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(7, 7), (0, 0), (-7, 0), (True, 0), ("7", 0), (7.0, 0), (None, 0), (b"8", 0)]
+)
+def test_a_hint_is_a_whole_number_or_counts_for_nothing(value: object, expected: int) -> None:
+    """Whatever a sender puts into a header, or does not."""
+    assert hint({"x-number": value}, "x-number") == expected
+    assert hint({}, "x-number") == 0

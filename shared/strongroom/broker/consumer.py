@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -161,21 +161,6 @@ class Consumer:
         """
         self._check_unsettled(delivery)
         await self._ack([delivery.delivery_tag], multiple=False)
-
-    async def requeue(self, deliveries: Iterable[Delivery]) -> None:
-        """Give deliveries back, to be delivered again to any worker at once; the caller pauses if it must.
-
-        On RabbitMQ before 4.3 each return counts towards `DELIVERIES_MAX`.
-
-        Raises:
-            BrokerUnavailable: the connection is gone, or a delivery came over an earlier one.
-            ValueError: one is settled already.
-        """
-        for delivery in deliveries:
-            channel = self._check_unsettled(delivery)
-            del self._unsettled[delivery.delivery_tag]
-            async with self._connection.asking():
-                await channel.basic_nack(delivery.delivery_tag, requeue=True)
 
     async def reply(self, delivery: Delivery, body: bytes) -> bool:
         """Answer the sender, at most once; False if the answer was dropped. Never raises.

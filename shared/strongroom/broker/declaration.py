@@ -1,6 +1,6 @@
 """Declaring the topology, and comparing a broker with it; agents and workers declare nothing."""
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from aiormq.abc import AbstractChannel
@@ -34,7 +34,7 @@ async def apply_topology(connection: Connection) -> None:
         ConfigurationInvalid: something exists under one of the names and is different.
         BrokerUnavailable: no right to declare, or the connection is gone.
     """
-    for subject, declaration in _declarations(None):
+    for subject, declaration in _declarations():
         problem = await _attempt(connection, declaration, passive=False)
         if problem is not None:
             finding = _finding(subject, problem)
@@ -42,7 +42,7 @@ async def apply_topology(connection: Connection) -> None:
     await _bind(connection)
 
 
-async def check_topology(connection: Connection, only: Collection[str] | None = None) -> list[Finding]:
+async def check_topology(connection: Connection) -> list[Finding]:
     """Compare the broker with the topology and change nothing.
 
     Existence is checked for every user, types and arguments only for one that may configure (an operator):
@@ -51,8 +51,6 @@ async def check_topology(connection: Connection, only: Collection[str] | None = 
 
     Args:
         connection: to the virtual host.
-        only: names of the exchanges and queues to look at; None looks at all. A worker looks at those it
-            uses.
 
     Returns:
         What differs; empty if nothing does.
@@ -61,7 +59,7 @@ async def check_topology(connection: Connection, only: Collection[str] | None = 
         BrokerUnavailable: the connection is gone, or does not answer in time.
     """
     findings = []
-    for subject, declaration in _declarations(only):
+    for subject, declaration in _declarations():
         problem = await _attempt(connection, declaration, passive=True)
         if problem is None:
             problem = await _attempt(connection, declaration, passive=False)
@@ -73,9 +71,9 @@ async def check_topology(connection: Connection, only: Collection[str] | None = 
     return findings
 
 
-def _declarations(only: Collection[str] | None) -> list[tuple[str, _Declaration]]:
-    exchanges = [(f"exchange {one.name}", _exchange(one)) for one in EXCHANGES if only is None or one.name in only]
-    queues = [(f"queue {one.name}", _queue(one)) for one in QUEUES if only is None or one.name in only]
+def _declarations() -> list[tuple[str, _Declaration]]:
+    exchanges = [(f"exchange {one.name}", _exchange(one)) for one in EXCHANGES]
+    queues = [(f"queue {one.name}", _queue(one)) for one in QUEUES]
     return exchanges + queues
 
 

@@ -2,11 +2,11 @@
 -- roles: strongroom_escrow, strongroom_recovery
 
 -- name: head
--- The newest checkpoint.
+-- The newest working checkpoint.
 SELECT size, note FROM recovery_checkpoints ORDER BY size DESC LIMIT 1
 
 -- name: next_checkpoint
--- The largest checkpoint at most $2 leaves beyond size $1, or else the next one at all.
+-- The largest working checkpoint at most $2 leaves beyond size $1, or else the next one at all.
 SELECT size, note FROM recovery_checkpoints
 WHERE size = coalesce(
     (SELECT max(size) FROM recovery_checkpoints WHERE size > $1 AND size <= $1 + $2::bigint),

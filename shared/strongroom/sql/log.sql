@@ -6,11 +6,11 @@
 SELECT pg_advisory_xact_lock(1400140397, $1)
 
 -- name: head
--- The newest checkpoint.
+-- The newest working checkpoint.
 SELECT size, note FROM {log}_checkpoints ORDER BY size DESC LIMIT 1
 
 -- name: checkpoint
--- The checkpoint over the first $1 leaves.
+-- The working checkpoint over the first $1 leaves.
 SELECT note FROM {log}_checkpoints WHERE size = $1
 
 -- name: leaves
@@ -24,7 +24,7 @@ FROM unnest($1::smallint[], $2::bigint[]) WITH ORDINALITY AS w (level, index, pl
 ORDER BY w.place
 
 -- name: append
--- Adds leaves from index $1 on, the nodes that they complete, and the checkpoint; counts what was not there yet.
+-- Adds leaves from index $1 on, the nodes that they complete, and the working checkpoint; counts what was not there yet.
 WITH new_leaves AS (
     INSERT INTO {log}_leaves (index, leaf)
     SELECT $1::bigint + place - 1, leaf FROM unnest($2::bytea[]) WITH ORDINALITY AS given (leaf, place)

@@ -13,9 +13,15 @@ from tests.integration.broker.test_quarantine import look
 from tests.support.amqp import entry, long, publish_raw, short
 
 from strongroom.amqp_decoding import UNDECODABLE_HEADER
-from strongroom.broker import Consumer, Requester, peek
+from strongroom.broker import Consumer, Delivery, Requester, peek
 from strongroom.errors import NoAnswer
 from strongroom.topology import DELIVERIES_MAX, EXCHANGE
+
+
+async def give_back(consumer: Consumer, deliveries: list[Delivery]) -> None:
+    """Return deliveries to the queue, which counts it, as it does for a consumer that was lost."""
+    for delivery in deliveries:
+        await consumer._check_unsettled(delivery).basic_nack(delivery.delivery_tag, requeue=True)
 
 
 def _nested(levels: int) -> bytes:
@@ -136,7 +142,7 @@ async def test_messages_given_back_once_too_often_are_set_aside_from_the_middle_
     await publish_raw(attacker, EXCHANGE, "v1.escrow.abc", b"poison", headers=long(entry(b"\xff", b"V")))
     await send(requester, "after")
     async with link("escrow") as connection, Consumer(connection, "escrow", prefetch_count=10) as consumer:
-        await consumer.requeue(await take(consumer, 3))
+        await give_back(consumer, await take(consumer, 3))
         taken = await take(consumer, 2)
         assert [one.body for one in taken] == [b"before", b"after"]
         await consumer.ack_through(taken[1])
@@ -149,7 +155,7 @@ async def test_a_forged_delivery_count_is_the_brokers_again(attacker: AbstractCh
     count = long(entry(b"x-delivery-count", b"l", struct.pack(">q", 1_000)))
     await publish_raw(attacker, EXCHANGE, "v1.escrow.abc", b"x", headers=count)
     async with link("escrow") as connection, Consumer(connection, "escrow", prefetch_count=10) as consumer:
-        await consumer.requeue(await take(consumer, 1))
+        await give_back(consumer, await take(consumer, 1))
         (again,) = await take(consumer, 1)
         assert again.headers["x-delivery-count"] == 1
         await consumer.ack(again)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.support.agents import MATERIAL, NOW, Clock, ForgingLink, key, linked, lost, once, rejected_by
 
-from strongroom.crypto.keyring import read_sealing_key
+from strongroom.crypto.key_file import read_sealing_key
 from strongroom.crypto.secret import Secret
 from strongroom.errors import (
     ExitCode,

@@ -324,3 +324,13 @@ def test_the_key_of_a_card_is_a_key_of_its_own(officer_home: Callable[[str], Hom
     other = make_card(host.path.with_name("other"), "laptop-0417", passphrase=None)
     assert len({host.card().key_id, other.key_id, officer_home("alice").config.key_id}) == 3
     assert SigningKey.generate().key_id != other.key_id
+
+
+def test_a_card_is_made_although_the_making_of_one_was_cut_short(tmp_path: Path) -> None:
+    """What the crash left of the one-time key is gone, and does not make the folder a stranger's."""
+    path = tmp_path / "home"
+    path.mkdir(mode=0o700)
+    (path / f".one-time.key.{'0' * 16}").write_bytes(b"half a key")
+    made = make_card(path, "laptop-0417", passphrase=None)
+    assert make_card(path, "laptop-0417", passphrase=None) == made
+    assert {each.name for each in path.iterdir()} == {"one-time.key", "lock"}

@@ -43,7 +43,7 @@ def names(folder: Path) -> list[str]:
 
 
 def leftovers(folder: Path) -> list[str]:
-    return [entry.name for entry in folder.iterdir() if entry.name.endswith(".partial")]
+    return [entry.name for entry in folder.iterdir() if entry.name.startswith(".")]
 
 
 async def test_a_sealed_file_opens_with_the_owners_identity_and_any_age_tool(agent: Agent, document: Path) -> None:

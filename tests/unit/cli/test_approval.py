@@ -23,7 +23,7 @@ from strongroom_agent.agent import Agent
 from strongroom_agent.enrolment import Enrolled, enrol
 from strongroom_agent.home import Home
 from strongroom_agent.identity import attach, create_officer_home, signing_key
-from strongroom_cli import approval, requests
+from strongroom_cli import approval, output, requests
 from strongroom_cli.app import cli
 
 Run = Callable[..., Result]
@@ -87,7 +87,7 @@ def run(authority: FakeAuthority, clock: Clock, monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the command think that somebody sits there."""
-    monkeypatch.setattr(approval, "somebody_is_there", lambda: True)
+    monkeypatch.setattr(output, "somebody_is_there", lambda: True)
 
 
 def document(result: Result) -> dict[str, Any]:

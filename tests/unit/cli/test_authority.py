@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from strongroom.crypto.keyring import read_signing_key
+from strongroom.crypto.key_file import read_signing_key
 from strongroom.crypto.secret import Secret
 from strongroom.mandates import Policy, Role
 from strongroom.roster import Roster

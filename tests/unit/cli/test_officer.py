@@ -21,7 +21,7 @@ from strongroom_agent.agent import Agent
 from strongroom_agent.countersigning import SentInvitation, find
 from strongroom_agent.identity import attach, create_officer_home
 from strongroom_agent.invitation import InvitationFile, IssuedInvitation, countersign, received
-from strongroom_cli import officer
+from strongroom_cli import output
 from strongroom_cli.app import cli
 
 
@@ -219,7 +219,7 @@ def test_on_a_terminal_it_is_shown_and_asked(
 ) -> None:
     """A no signs and prints nothing."""
     identifier, _ = sent_invitation(place)
-    monkeypatch.setattr(officer, "_is_terminal", lambda: True)
+    monkeypatch.setattr(output, "somebody_is_there", lambda: True)
     result = place.say("countersign", identifier, home="bob", code=code, stdin=answer)
     assert "replaces the key of laptop-0417" in result.stderr.partition("Sign it?")[0]
     assert bool(result.stdout) == (code == 0)

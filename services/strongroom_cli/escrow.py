@@ -1,138 +1,22 @@
-"""Commands on a host: card, enrol, escrow, sync, status, seal, open."""
+"""Commands that hand keys over and say what became of them: escrow, sync, status."""
 
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO
 
 import rich_click as click
 
 from strongroom.crypto.secret import Secret
 from strongroom.errors import ExitCode, TransientError, UsageError
 from strongroom_cli.disclosures import show_disclosures, show_pending
-from strongroom_cli.options import broker_login, home_option, output_option, passphrase_option, wait_option
-from strongroom_cli.output import Output, carry_out, progress, when
+from strongroom_cli.options import home_option, output_option, passphrase_option, wait_option
+from strongroom_cli.output import Output, carry_out, receipt, when
 
 if TYPE_CHECKING:
     from strongroom_agent.agent import Delivery
-
-_KEY_ID: Final = re.compile("[0-9a-f]{32}")
-
-
-@click.command()
-@click.argument("principal")
-@home_option
-@passphrase_option
-def card(principal: str, home: Path, passphrase: Secret | None) -> None:
-    """Make a one-time key in the home folder and print the enrolment card of PRINCIPAL, for an officer.
-
-    The officers sign for that key alone, so that nobody but this host can use their invitation. The card is
-    public, and the same each time. Read the key's id to the officers by another way than the card takes.
-
-    Example: `strongroom card laptop-0417 > card.json`, then on an officer's machine
-    `strongroom invite --for card.json > inv.json`, then here `strongroom enrol inv.json`
-    """
-    from strongroom_agent.cards import make_card
-
-    made = make_card(home, principal, passphrase=passphrase)
-    sys.stdout.buffer.write(made.to_bytes() + b"\n")
-    sys.stdout.buffer.flush()
-    click.echo(f"card of {made.principal}: one-time key {made.key_id}; officers compare this id", err=True)
-
-
-@click.command()
-@click.argument("invitation", type=click.File("rb"))
-@click.option("--name", help="The principal, for an invitation of many; default: the invitation's.")
-@click.option(
-    "--root-key",
-    metavar="FILE|KEY-ID",
-    help="What the root key must be: root.pub or its id, known by another way than the invitation.",
-)
-@click.option(
-    "--broker-url-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with this host's own AMQP URL; default: the invitation's.",
-)
-@click.option(
-    "--broker-certificate",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Certificate (PEM) by which this host logs in to the broker. It is copied into the home.",
-)
-@click.option(
-    "--broker-key",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The unencrypted private key (PEM) that belongs to it. It is copied, too, with mode 0600.",
-)
-@home_option
-@passphrase_option
-@wait_option(60.0)
-@output_option
-def enrol(
-    *,
-    invitation: BinaryIO,
-    name: str | None,
-    root_key: str | None,
-    broker_url_file: Path | None,
-    broker_certificate: Path | None,
-    broker_key: Path | None,
-    home: Path,
-    passphrase: Secret | None,
-    wait_seconds: float,
-    output: Output,
-) -> None:
-    """Enrol this host with an officer's invitation file (`-` for standard input).
-
-    Makes the host's keys in the home folder, pins the authority's root key, and waits for the receipt. If it is
-    interrupted, run it again with the same file. Compare the root key's id with what the authority publishes, or
-    name it with --root-key.
-
-    Example: `strongroom enrol inv.json` or `strongroom enrol fleet.json --name laptop-0417 --root-key root.pub`
-    """
-    from strongroom_agent.enrolment import enrol as enrol_host
-
-    work = enrol_host(
-        home,
-        invitation.read(),
-        name=name,
-        root_key_id=_root_key_id(root_key) if root_key else None,
-        passphrase=passphrase,
-        login=broker_login(broker_url_file, broker_certificate, broker_key),
-        wait_seconds=wait_seconds,
-    )
-    done = carry_out("Enrolling", work)
-    if output.json:
-        output.document(
-            "enrolment",
-            {
-                "principal": done.principal,
-                "authority": done.authority,
-                "root_key_id": done.root_key_id,
-                "key_id": done.key_id,
-                "age_recipient": done.age_recipient,
-                "log_index": done.log_index,
-                "tree_size": done.tree_size,
-                "roster_version": done.roster_version,
-                "roster_expires_at": done.roster_expires_at,
-            },
-        )
-        return
-    output.line(f"enrolled {done.principal} with {done.authority}")
-    output.line(f"  key         {done.key_id}")
-    output.line(f"  receipt     recovery log, index {done.log_index}, tree size {done.tree_size}: verified")
-    output.line(f"  roster      version {done.roster_version}, expires {when(done.roster_expires_at)}")
-    output.line(f"  home        {home}")
-    told = "as you asked" if root_key else "compare it with `strongroom authority show`, by another way"
-    output.line(f"  root key    {done.root_key_id}: {told}")
-
-
-def _root_key_id(text: str) -> str:
-    from strongroom.crypto.signing import key_id
-    from strongroom.settings import read_root_key
-
-    return text if _KEY_ID.fullmatch(text) else key_id(read_root_key(Path(text)))
 
 
 @click.command()
@@ -183,13 +67,13 @@ def escrow(
         algorithm=algorithm,
         labels=_labels(labels),
     )
-    with _nothing_spooled_is_no_75(), Agent.open(home, passphrase=passphrase) as agent:
+    with nothing_spooled_is_no_75(), Agent.open(home, passphrase=passphrase) as agent:
         delivery = carry_out("Waiting for the receipt", agent.escrow([key], wait_seconds=wait_seconds))
     show_delivery(delivery, output)
 
 
 @contextmanager
-def _nothing_spooled_is_no_75() -> Iterator[None]:
+def nothing_spooled_is_no_75() -> Iterator[None]:
     """Let no error that leaves the spool empty have the exit code that says the key is safe there."""
     try:
         yield
@@ -233,10 +117,8 @@ def show_delivery(delivery: "Delivery", output: Output) -> None:
 
 def _sentence(row: dict[str, object]) -> str:
     if row["state"] == "stored":
-        return (
-            f"stored {row['name']}: record {row['id']}\n"
-            f"  receipt     escrow log, index {row['log_index']}, tree size {row['tree_size']}: verified"
-        )
+        proof = receipt("escrow", row["log_index"], row["tree_size"])
+        return f"stored {row['name']}: record {row['id']}\n{proof}"
     if row["state"] == "rejected":
         return f"rejected {row['name']}: record {row['id']}\n  reason      {row['reason']}"
     return (
@@ -375,70 +257,3 @@ def status(home: Path, output: Output) -> None:
 
 def _or_dash(value: object) -> object:
     return "-" if value is None else value
-
-
-@click.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--output-file", type=click.Path(path_type=Path), help="Default: FILE.age")
-@click.option("--force", is_flag=True, help="Overwrite the output file.")
-@home_option
-@passphrase_option
-@wait_option(10.0)
-@output_option
-def seal(
-    *,
-    file: Path,
-    output_file: Path | None,
-    force: bool,
-    home: Path,
-    passphrase: Secret | None,
-    wait_seconds: float,
-    output: Output,
-) -> None:
-    """Encrypt FILE with age to your own identity and to a fresh session key, and escrow that session key.
-
-    The result is an ordinary age file. `open` reads it with your identity; when that is lost,
-    `recover --file` gets the session key back.
-
-    Example: `strongroom seal report.pdf`
-    """
-    from strongroom_agent.agent import Agent
-
-    with _nothing_spooled_is_no_75(), Agent.open(home, passphrase=passphrase) as agent:
-        work = agent.seal_file(file, output=output_file, overwrite=force, wait_seconds=wait_seconds)
-        sealed = carry_out(f"Sealing {file.name}", work)
-    output.line(f"sealed {file} to {sealed.path}")
-    show_delivery(sealed.delivery, output)
-
-
-@click.command("open")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--identity", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A recovered session key."
-)
-@click.option("--output-file", type=click.Path(path_type=Path), help="Default: FILE without .age")
-@click.option("--force", is_flag=True, help="Overwrite the output file.")
-@home_option
-@passphrase_option
-@output_option
-def open_(
-    *,
-    file: Path,
-    identity: Path | None,
-    output_file: Path | None,
-    force: bool,
-    home: Path,
-    passphrase: Secret | None,
-    output: Output,
-) -> None:
-    """Decrypt a sealed FILE with your own identity, or with a recovered session key.
-
-    Example: `strongroom open report.pdf.age --identity session.key`
-    """
-    from strongroom_agent.agent import Agent
-
-    with Agent.open(home, passphrase=passphrase) as agent, progress(f"Opening {file.name}"):
-        opened = agent.open_file(file, output=output_file, identity_file=identity, overwrite=force)
-    if output.json:
-        output.document("open", {"path": str(opened)})
-    output.line(f"opened {file} to {opened}")
