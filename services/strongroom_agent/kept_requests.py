@@ -7,6 +7,7 @@ The key is written first and removed last, so that a request in the folder can a
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -83,7 +84,8 @@ class KeptRequests:
     def find(self, selection: Selection) -> SignedRequest | None:
         """Return the newest request that asks for this, or None.
 
-        Raises KeyFileInvalid when its key cannot be read, StateCorrupt for a file that is no request of this home.
+        Raises KeyFileInvalid when its key cannot be read, StateCorrupt when there is none but a damaged file, which
+        may be it.
         """
         for statement, request in self._all():
             if selection.is_of(request):
@@ -91,16 +93,19 @@ class KeptRequests:
                 if (key.suite, key.public_key) != (request.recipient_suite, request.recipient_key):
                     raise self._corrupt(self._path(request.id, _KEY), "is not the one-time key of its request")
                 return SignedRequest(request, statement, key)
+        for path in self._requests():
+            self._read(path)
         return None
 
     def sweep(self, now: int) -> None:
-        """Remove what is past its expiry at `now` (seconds), and what a crash left of a request half written."""
-        whole: set[str] = set()
+        """Remove what is past its expiry at `now` (seconds), and what a crash left of a request half written.
+
+        A file that cannot be read stays, for somebody to look at; it hinders no other request.
+        """
         for _, request in self._all():
             if request.expires_at < now:
                 self.discard(request.id)
-            else:
-                whole.add(request.id)
+        whole = {path.stem for path in self._requests()}
         try:
             for path in self._listed():
                 if path.stem not in whole:
@@ -125,10 +130,13 @@ class KeptRequests:
             raise os_error(self._folder, error) from None
 
     def _all(self) -> Iterator[tuple[Statement, Request]]:
-        """Give every request, the newest first: ids rise with time."""
-        for path in sorted(self._listed(), reverse=True):
-            if path.suffix == _REQUEST:
+        """Give every request that can be read, the newest first: ids rise with time."""
+        for path in self._requests():
+            with suppress(StateCorrupt):
                 yield self._read(path)
+
+    def _requests(self) -> list[Path]:
+        return sorted((path for path in self._listed() if path.suffix == _REQUEST), reverse=True)
 
     def _read(self, path: Path) -> tuple[Statement, Request]:
         try:

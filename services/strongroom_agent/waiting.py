@@ -7,15 +7,27 @@ from datetime import UTC, datetime
 from secrets import SystemRandom
 from typing import Final, TypeVar
 
-from strongroom.errors import ApprovalRequired, Denied, Expired, RateLimited, Rejected
+from strongroom.errors import (
+    ApprovalRequired,
+    CheckpointInvalid,
+    Denied,
+    Expired,
+    KeyUnknown,
+    ProofInvalid,
+    RateLimited,
+    Rejected,
+)
 from strongroom.messages import RequestState
 from strongroom_agent.patience import seconds_left
 from strongroom_agent.spool import Refusal
 
 FIRST_PAUSE_SECONDS: Final = 5.0
 PAUSE_SECONDS_MAX: Final = 60.0
-OPEN: Final = frozenset({ApprovalRequired.code, RateLimited.code})
-"""Codes of refusals after which the same request may still lead to the keys."""
+OPEN: Final = frozenset(
+    kind.code for kind in (ApprovalRequired, RateLimited, ProofInvalid, CheckpointInvalid, KeyUnknown)
+)
+"""Codes of refusals after which the same request may still lead to the keys: it waits, or the authority has to mend
+something of its own."""
 
 _JITTER: Final = 0.2
 _RANDOM: Final = SystemRandom()

@@ -1,6 +1,7 @@
-"""Acts of officers and owners: approvals, denials, revocations, invitations; judged, then logged (SPEC 2 and 5)."""
+"""Acts: enrolments, approvals, denials, revocations, invitations; judged, then logged (SPEC 2 and 5)."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -9,15 +10,15 @@ from strongroom.crypto.signing import key_id
 from strongroom.database import Transaction
 from strongroom.errors import ApprovalInvalid, InvitationInvalid, NotFound, SignatureInvalid, StatementConflict
 from strongroom.fields import Capacity
-from strongroom.leaves import ApprovalLeaf, DenialLeaf, InvitationLeaf, RevocationLeaf
+from strongroom.leaves import ApprovalLeaf, DenialLeaf, EnrolmentLeaf, InvitationLeaf, RevocationLeaf
 from strongroom.limits import INVITATION_LIFE_SECONDS_MAX
-from strongroom.mandates import Approval, Denial, Invitation, Revocation, Role
+from strongroom.mandates import Approval, Denial, Enrolment, Invitation, Revocation, Role
 from strongroom.roster import check_authority, check_issued, check_life, check_unexpired
-from strongroom.statements import Statement
+from strongroom.statements import Signature, Statement
 from strongroom_recovery import store
 from strongroom_recovery.cases import approvals_of, request_of, statement_of
 from strongroom_recovery.desk import Answer, Desk, Event, Hints
-from strongroom_recovery.handler import Submission
+from strongroom_recovery.handler import Submission, check_enrolment
 from strongroom_recovery.ledger import Case, Logged
 
 
@@ -25,7 +26,7 @@ from strongroom_recovery.ledger import Case, Logged
 class Entry:
     """What goes on the record: the leaf, the statement that it names, whom it concerns, and the outcome's name."""
 
-    leaf: ApprovalLeaf | DenialLeaf | RevocationLeaf | InvitationLeaf
+    leaf: EnrolmentLeaf | ApprovalLeaf | DenialLeaf | RevocationLeaf | InvitationLeaf
     statement: Statement
     principal: str
     outcome: str
@@ -34,6 +35,30 @@ class Entry:
 
 Judge: TypeAlias = Callable[[Transaction], Awaitable[Entry | Logged]]
 """Decides in a transaction that holds the log's lock: a new entry, or the place of the same one made before."""
+
+
+async def enrol(desk: Desk, submission: Submission, enrolment: Enrolment, hints: Hints, now: int) -> Answer:
+    """Enrol a principal: from here on this key speaks for it (SPEC 2.7); committed on return.
+
+    Raises PermanentError when the chain does not hold, the invitation is expired or used, or the id is taken by
+    another statement; and as `Desk.begin`, with nothing stored.
+    """
+
+    async def judge(_tx: Transaction) -> Entry | Logged:
+        if (earlier := _earlier(desk, submission)) is not None:
+            return earlier
+        judged = check_enrolment(submission.statement, desk.registry, now)
+        leaf = EnrolmentLeaf(
+            time=now,
+            id=enrolment.id,
+            digest=submission.digest.hex(),
+            principal=enrolment.principal,
+            key=judged.key_id,
+            invitation=judged.invitation.id,
+        )
+        return Entry(leaf, submission.statement, enrolment.principal, "enrolled")
+
+    return await _put_on_record(desk, judge, hints, now)
 
 
 async def approve(desk: Desk, submission: Submission, approval: Approval, hints: Hints, now: int) -> Answer:
@@ -50,9 +75,10 @@ async def approve(desk: Desk, submission: Submission, approval: Approval, hints:
         roster = desk.registry.roster
         case = _waiting(desk, approval.request, approval.request_digest)
         officer = check_approval(submission.statement, case.subject, roster, now).officer
+        _check_in_force(desk, case)
         _, request = await request_of(tx, case)
         check_unexpired(request.expires_at, now)
-        counting, _ = agreed(await approvals_of(tx, case), case.subject, roster, now)
+        counting, _ = agreed(await approvals_of(tx, case, roster), case.subject, roster, now)
         for other in counting:
             if other.officer.name == officer.name:
                 raise ApprovalInvalid(f"officer: {officer.name} has approved request {case.id} already")
@@ -176,16 +202,37 @@ async def collect(desk: Desk, submission: Submission, invitation: Invitation, hi
 
 
 def _officers_signatures(desk: Desk, statement: Statement) -> Statement:
-    """Return a statement with one signature of each officer who may invite, and no others'.
+    """Return a statement with one true signature of each officer who may invite, and none but these.
 
-    Raises SignatureInvalid when none is left, or one under an officer's key id does not verify.
+    Whoever carries a message can add signatures to it, also worthless ones under an officer's key id. Raises
+    SignatureInvalid when no true one is left.
     """
-    officers = desk.registry.roster.officers_who_signed(statement, Role.INVITE)
-    wanted = {key_id(officer.public_key) for officer in officers}
-    signatures = {each.key_id: each for each in reversed(statement.signatures) if each.key_id in wanted}
-    if not signatures:
+    kept: dict[str, Signature] = {}
+    officers = [each for each in desk.registry.roster.body.officers if Role.INVITE in each.roles]
+    keys = {key_id(officer.public_key): officer.public_key for officer in officers}
+    for signature in statement.signatures:
+        if signature.key_id in keys and signature.key_id not in kept:
+            alone = Statement(statement.type, statement.body, (signature,))
+            with suppress(SignatureInvalid):
+                alone.verify_signature(keys[signature.key_id], signature.key_id)
+                kept[signature.key_id] = signature
+    if not kept:
         raise SignatureInvalid("signatures: none by an officer with role 'invite'")
-    return Statement(statement.type, statement.body, tuple(signatures.values()))
+    return Statement(statement.type, statement.body, tuple(kept.values()))
+
+
+def _check_in_force(desk: Desk, case: Case) -> None:
+    """Raise ApprovalInvalid when the key that asked speaks for its owner no more: it would be given nothing."""
+    if case.capacity is Capacity.PRINCIPAL:
+        is_in_force = desk.registry.speaks(case.principal, case.key_id)
+    else:
+        officers = {each.name: key_id(each.public_key) for each in desk.registry.roster.body.officers}
+        is_in_force = officers.get(case.requester) == case.key_id
+    if not is_in_force:
+        raise ApprovalInvalid(
+            f"requester: the key of {case.requester} that signed this request was replaced, revoked or removed",
+            hint="deny it",
+        )
 
 
 def _waiting(desk: Desk, request_id: str, digest: str) -> Case:

@@ -1,10 +1,11 @@
 """What the database keeps of a request, its approvals and its signer: believed only by the digests in the log."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from strongroom.crypto.signing import key_id
 from strongroom.database import Transaction
-from strongroom.errors import PermanentError, ProofInvalid
+from strongroom.errors import PermanentError, ProofInvalid, SignatureInvalid
 from strongroom.fields import parse_body
 from strongroom.logs import get_logger
 from strongroom.messages import Request
@@ -33,19 +34,37 @@ async def request_of(tx: Transaction, case: Case) -> tuple[Statement, Request]:
     return statement, parse_body(statement, Request)
 
 
-async def approvals_of(tx: Transaction, case: Case) -> list[Statement]:
-    """Return the stored approvals of a request; one that is lost or changed is logged and left out."""
+async def approvals_of(tx: Transaction, case: Case, roster: Roster) -> list[Statement]:
+    """Return the stored approvals of a request; one that is lost or changed is logged and left out.
+
+    A digest does not cover signatures: that of an officer who has the same key still is looked at too.
+    """
     wanted = {logged.index: logged for logged in case.approvals}
     found = _checked("approval", wanted, await store.trust_statements(tx, wanted))
+    keys = {key_id(officer.public_key): officer.public_key for officer in roster.body.officers}
+    for logged in case.approvals:
+        if logged.index in found and logged.key_id in keys:
+            try:
+                found[logged.index].verify_signature(keys[logged.key_id], logged.key_id)
+            except SignatureInvalid:
+                del found[logged.index]
+                _report("approval", logged)
     return [found[index] for index in wanted if index in found]
+
+
+async def statements_of(tx: Transaction, wanted: Sequence[Logged], what: str) -> list[Statement]:
+    """Return the stored statements that these leaves name, in order; one that is lost is logged and left out."""
+    by_index = {logged.index: logged for logged in wanted}
+    found = _checked(what, by_index, await store.trust_statements(tx, by_index))
+    return [found[index] for index in by_index if index in found]
 
 
 async def statement_of(tx: Transaction, logged: Logged, what: str) -> Statement:
     """Return the stored statement that a leaf names. Raises ProofInvalid when it is lost or changed."""
-    found = _checked(what, {logged.index: logged}, await store.trust_statements(tx, [logged.index]))
-    if logged.index not in found:
+    found = await statements_of(tx, [logged], what)
+    if not found:
         raise ProofInvalid(f"{what} {logged.id}: what is stored is not what was accepted", hint=_RESTORE_HINT)
-    return found[logged.index]
+    return found[0]
 
 
 async def enrolment_of(tx: Transaction, registry: Registry, case: Case) -> tuple[Statement | None, Roster | None]:
@@ -72,8 +91,12 @@ def _checked(what: str, wanted: Mapping[Key, Logged], envelopes: Mapping[Key, by
         if statement is not None and statement.digest == logged.digest:
             found[key] = statement
         else:
-            # The log says that it was there: somebody has changed the database.
-            get_logger().error(
-                "stored statement lost", kind=what, message_id=logged.id, index=logged.index, hint=_RESTORE_HINT
-            )
+            _report(what, logged)
     return found
+
+
+def _report(what: str, logged: Logged) -> None:
+    """Say that the log names a statement which is not there any more: somebody has changed the database."""
+    get_logger().error(
+        "stored statement lost", kind=what, message_id=logged.id, index=logged.index, hint=_RESTORE_HINT
+    )

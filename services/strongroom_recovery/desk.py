@@ -1,11 +1,12 @@
 """What answering any message needs: the log, the registry, the reply key, and the shape of an answer."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from strongroom.crypto.keyring import Keyring
 from strongroom.crypto.signing import SigningKey
 from strongroom.database import Database, Transaction
-from strongroom.errors import PermanentError, ProofInvalid, StateCorrupt
+from strongroom.errors import ConfigurationInvalid, PermanentError, ProofInvalid, StateCorrupt
 from strongroom.fields import Capacity
 from strongroom.follower import RecoveryLogFollower
 from strongroom.leaves import Leaf, parse_leaf
@@ -13,6 +14,7 @@ from strongroom.log_writer import LogWriter
 from strongroom.receipts import Receipt
 from strongroom.registry import Registry
 from strongroom.replies import Consistency, Reply, rejection
+from strongroom.roster import Roster
 from strongroom.statements import Statement, canonical_json
 from strongroom_recovery.escrow_log import EscrowLog
 from strongroom_recovery.handler import Submission, Unreadable, verify_sender
@@ -74,15 +76,26 @@ class Desk:
     escrow_log: EscrowLog
     keyring: Keyring
     reply_key: SigningKey
+    check_usable: Callable[[Roster], None]
 
     async def begin(self, tx: Transaction, now: int) -> None:
-        """Lock the recovery log for the rest of the transaction, and take in what it says until now.
-
-        Raises RosterExpired when nothing may be judged, and what the log's reader and writer raise.
-        """
+        """Lock the recovery log for the rest of the transaction, and `follow` it."""
         await self.writer.lock(tx)
+        await self.follow(tx, now)
+
+    async def follow(self, tx: Transaction, now: int) -> Roster:
+        """Take in what the recovery log says until now, and return the roster in force.
+
+        Raises RosterExpired when nothing may be judged; StateCorrupt when the roster names keys that this process
+        does not hold, because another worker adopted it; and what the log's reader and writer raise.
+        """
         await self.follower.advance(tx)
-        self.registry.current_roster(now)
+        roster = self.registry.current_roster(now)
+        try:
+            self.check_usable(roster)
+        except ConfigurationInvalid as error:
+            raise StateCorrupt(f"roster version {roster.body.version}: {error.message}", hint=error.hint) from None
+        return roster
 
     async def admit(self, tx: Transaction, principal: str, *, former: bool = False) -> None:
         """Make the principal's key known to the registry, with `former` also the keys that it replaced.

@@ -18,7 +18,7 @@ from strongroom.mandates import Invitation
 from strongroom.messages import Docket, DocketEntry, DocketRequest, Request, RequestState
 from strongroom.statements import Statement, canonical_json
 from strongroom_recovery import policy
-from strongroom_recovery.cases import approvals_of, enrolment_of, requests_of, statement_of
+from strongroom_recovery.cases import approvals_of, enrolment_of, requests_of, statements_of
 from strongroom_recovery.desk import Answer, Desk, Hints
 from strongroom_recovery.handler import Submission, check_docket
 from strongroom_recovery.ledger import Case
@@ -32,8 +32,7 @@ async def list_requests(desk: Desk, submission: Submission, asked: DocketRequest
     Raises PermanentError when the requester cannot be verified, RosterExpired, DatabaseUnavailable.
     """
     async with desk.database.reading() as tx:
-        await desk.follower.advance(tx)
-        desk.registry.current_roster(now)
+        await desk.follow(tx, now)
         await desk.verify_sender(tx, submission.statement, asked.authority, asked.requester, asked.requester_kind)
         try:
             check_docket(asked, now)
@@ -86,7 +85,7 @@ async def _entry(desk: Desk, tx: Transaction, case: Case, request: Statement | N
     enrolment, its_roster = (
         await enrolment_of(tx, desk.registry, case) if case.capacity is Capacity.PRINCIPAL else (None, None)
     )
-    approvals = await approvals_of(tx, case)
+    approvals = await approvals_of(tx, case, roster)
     if case.outcome is None:
         counting = [each.statement for each in agreed(approvals, case.subject, roster, now)[0]]
     else:
@@ -119,14 +118,11 @@ def _state(case: Case, request: Statement | None, now: int) -> RequestState:
 async def _invitations(desk: Desk, tx: Transaction, now: int) -> list[Statement]:
     """Return the partly signed invitations that may still be used, newest first; a lost one is left out."""
     found: list[Statement] = []
-    for logged in desk.ledger.invitations():
-        if len(found) == DOCKET_INVITATIONS_MAX:
-            break
-        try:
-            statement = await statement_of(tx, logged, "invitation")
-            invitation = parse_body(statement, Invitation)
-        except PermanentError:
-            continue
-        if invitation.expires_at >= now - CLOCK_SKEW_SECONDS:
-            found.append(statement)
-    return found
+    logged = iter(desk.ledger.invitations(now))
+    while len(found) < DOCKET_INVITATIONS_MAX and (batch := list(islice(logged, DOCKET_INVITATIONS_MAX))):
+        found += [
+            statement
+            for statement in await statements_of(tx, batch, "invitation")
+            if parse_body(statement, Invitation).expires_at >= now - CLOCK_SKEW_SECONDS
+        ]
+    return found[:DOCKET_INVITATIONS_MAX]

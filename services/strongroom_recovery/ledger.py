@@ -23,7 +23,7 @@ from strongroom.leaves import (
     RevocationLeaf,
     parse_leaf,
 )
-from strongroom.limits import APPROVED_REQUEST_LIFE_SECONDS_MAX, CLOCK_SKEW_SECONDS
+from strongroom.limits import APPROVED_REQUEST_LIFE_SECONDS_MAX, CLOCK_SKEW_SECONDS, INVITATION_LIFE_SECONDS_MAX
 from strongroom.messages import RequestState
 
 HOUR_SECONDS: Final = 3_600
@@ -35,12 +35,16 @@ Who: TypeAlias = tuple[Capacity, str]
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """A statement that a leaf names: statement id, digest (32 bytes), the leaf's index and time."""
+    """A statement that a leaf names: statement id, digest (32 bytes), the leaf's index and time.
+
+    key_id: of the officer who signed an approval, else empty.
+    """
 
     id: str
     digest: bytes
     index: int
     time: int
+    key_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +134,7 @@ class Ledger:
                 digest = bytes.fromhex(entry.digest)
                 self._invitations[entry.id] = Logged(entry.id, digest, self.size, entry.time)
             case EnrolmentLeaf():
+                self._take_mandate(entry)
                 self._invitations.pop(entry.invitation, None)
         self.size += 1
 
@@ -151,8 +156,9 @@ class Ledger:
         self._cases[entry.id] = self._waiting[entry.id] = case
         self._count_asked(case.who, entry.time)
 
-    def _take_mandate(self, entry: ApprovalLeaf | DenialLeaf | RevocationLeaf) -> Logged:
-        logged = Logged(entry.id, bytes.fromhex(entry.digest), self.size, entry.time)
+    def _take_mandate(self, entry: ApprovalLeaf | DenialLeaf | RevocationLeaf | EnrolmentLeaf) -> Logged:
+        signer = entry.key if isinstance(entry, ApprovalLeaf) else ""
+        logged = Logged(entry.id, bytes.fromhex(entry.digest), self.size, entry.time, signer)
         self._mandates[entry.id] = logged
         return logged
 
@@ -245,16 +251,18 @@ class Ledger:
         return self._disclosed.get(record_id)
 
     def mandate(self, statement_id: str) -> Logged | None:
-        """Return the approval, denial or revocation of this id."""
+        """Return the enrolment, approval, denial or revocation of this id."""
         return self._mandates.get(statement_id)
 
     def invitation(self, invitation_id: str) -> Logged | None:
         """Return where the newest form of a partly signed invitation is, until it is used."""
         return self._invitations.get(invitation_id)
 
-    def invitations(self) -> list[Logged]:
-        """Return the partly signed invitations that were not used, newest first."""
-        return sorted(self._invitations.values(), key=lambda logged: -logged.index)
+    def invitations(self, now: int) -> list[Logged]:
+        """Return the invitations that collect signatures, newest first, unless used or too old for any to live."""
+        oldest = now - INVITATION_LIFE_SECONDS_MAX - 2 * CLOCK_SKEW_SECONDS
+        found = (logged for logged in self._invitations.values() if logged.time >= oldest)
+        return sorted(found, key=lambda logged: -logged.index)
 
     # ---- rates ----
 

@@ -37,8 +37,7 @@ async def list_records(desk: Desk, submission: Submission, asked: ListingRequest
     Raises PermanentError when the requester cannot be verified, RosterExpired, DatabaseUnavailable.
     """
     async with desk.database.reading() as tx:
-        await desk.follower.advance(tx)
-        roster = desk.registry.current_roster(now)
+        roster = await desk.follow(tx, now)
         await desk.verify_sender(tx, submission.statement, asked.authority, asked.requester, asked.requester_kind)
         try:
             check_listing(asked, roster, now)
@@ -71,7 +70,7 @@ async def _waiting(desk: Desk, tx: Transaction, asked: ListingRequest, now: int)
     others = (case for case in desk.ledger.waiting(now, principal=asked.principal) if case.who != own)
     # Expired ones are passed over, not counted: nobody hides a request behind others that expire at once.
     waiting: list[Case] = []
-    while len(waiting) < LISTING_PENDING_MAX and (batch := list(islice(others, LISTING_RECORDS_MAX))):
+    while len(waiting) < LISTING_PENDING_MAX and (batch := list(islice(others, 2 * LISTING_PENDING_MAX))):
         stored = await requests_of(tx, batch)
         waiting += [
             case

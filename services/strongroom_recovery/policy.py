@@ -3,8 +3,6 @@
 State and time are arguments. Every refusal is a PermanentError whose message names the field and the limit.
 """
 
-from typing import Final
-
 from strongroom.approvals import Agreed
 from strongroom.crypto.sealing import seal
 from strongroom.errors import (
@@ -23,10 +21,7 @@ from strongroom.limits import (
 from strongroom.mandates import Policy, Role
 from strongroom.messages import Request
 from strongroom.roster import Roster, check_issued, check_life, check_unexpired
-from strongroom_recovery.ledger import Case, Ledger, Who
-
-_HOUR_SECONDS: Final = 3_600
-
+from strongroom_recovery.ledger import HOUR_SECONDS, Case, Ledger, Who
 
 # ---- may it be asked -----------------------------------------------------------------------------------
 
@@ -40,7 +35,7 @@ def approvals_needed(capacity: Capacity, policy: Policy) -> int:
 
 def delay_seconds(capacity: Capacity, policy: Policy) -> int:
     """Return how long a request must have been on the record before it is answered with keys (SPEC 5.10)."""
-    return policy.officer_recovery_delay_hours * _HOUR_SECONDS if capacity is Capacity.OFFICER else 0
+    return policy.officer_recovery_delay_hours * HOUR_SECONDS if capacity is Capacity.OFFICER else 0
 
 
 def check_request(request: Request, roster: Roster, now: int, *, is_waiting: bool = False) -> None:
@@ -93,7 +88,7 @@ def check_agreed(case: Case, approvals: list[Agreed], policy: Policy, now: int) 
         )
     if not_before > now:
         raise ApprovalRequired(
-            f"delay: policy lets {delay_seconds(case.capacity, policy) // _HOUR_SECONDS} hours pass first,"
+            f"delay: policy lets {delay_seconds(case.capacity, policy) // HOUR_SECONDS} hours pass first,"
             f" {not_before - now} s are left",
             retry_at=not_before,
         )

@@ -1,13 +1,17 @@
 """Requests for keys: decided, put on the record, and only then answered (SPEC 5.2)."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
 from typing import Final
 
 from strongroom.approvals import agreed
 from strongroom.database import Transaction
 from strongroom.errors import (
     ApprovalRequired,
+    CheckpointInvalid,
+    KeyUnknown,
     LimitExceeded,
     NotFound,
     PermanentError,
@@ -30,7 +34,9 @@ from strongroom_recovery.ledger import Case
 from strongroom_recovery.records import IndexEntry, StoredRecord
 
 # These decide nothing: the request waits, and is looked at again when it comes again.
-_UNDECIDED: Final = (ApprovalRequired, RateLimited)
+_WAITING: Final = (ApprovalRequired, RateLimited)
+_OUR_FAULT: Final = (ProofInvalid, CheckpointInvalid, KeyUnknown)
+_UNDECIDED: Final = (*_WAITING, *_OUR_FAULT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +49,7 @@ class Granted:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class VerifiedRequest:
     """A request whose signer was verified, with its digest (32 bytes) and the signer's key id; and its leaves."""
 
     request: Request
@@ -126,12 +132,10 @@ async def recover(desk: Desk, submission: Submission, request: Request, hints: H
             repeated = await _repeat(desk, tx, submission, known, hints)
             if repeated is not None:
                 return repeated
-        ruling = await _rule(desk, tx, Asked(request, submission.digest, signer), now)
+        ruling = await _rule(desk, tx, VerifiedRequest(request, submission.digest, signer), now)
         appended = await desk.writer.append(tx, ruling.leaves)
         if ruling.is_new:
-            await store.insert_request(
-                tx, request, submission.digest, submission.envelope, leaf_index=appended.first_index, now=now
-            )
+            await store.insert_request(tx, request, submission.statement, leaf_index=appended.first_index, now=now)
         if known is not None and not ruling.leaves and isinstance(ruling.decision, _UNDECIDED):
             _, receipt = await desk.logged(tx, known.index)
         proof = await desk.consistency(tx, hints, appended.size)
@@ -149,13 +153,14 @@ async def recover(desk: Desk, submission: Submission, request: Request, hints: H
         event = Event("release", now, request.principal, request.id, request.id, index)
         return Answer("released", reply, records=len(decision.records), event=event)
     reply = desk.reply(hints, desk.rejection(submission, decision, now), receipt, proof)
-    waits = isinstance(decision, _UNDECIDED) and (ruling.is_new or known is not None)
-    outcome, what = ("pending", "request") if waits else ("refused", "refusal")
+    is_logged = ruling.is_new or known is not None
+    outcome = "pending" if isinstance(decision, _WAITING) and is_logged else "refused"
+    what = "request" if isinstance(decision, _UNDECIDED) and is_logged else "refusal"
     told = Event(what, now, request.principal, request.id, request.id, index) if ruling.leaves else None
     return Answer(outcome, reply, decision, event=told)
 
 
-async def _rule(desk: Desk, tx: Transaction, asked: Asked, now: int) -> Ruling:
+async def _rule(desk: Desk, tx: Transaction, asked: VerifiedRequest, now: int) -> Ruling:
     """Decide a request that has no answer yet, or whose release was lost before it was handed out."""
     request = asked.request
     known = desk.ledger.case(request.id)
@@ -184,16 +189,19 @@ async def _rule(desk: Desk, tx: Transaction, asked: Asked, now: int) -> Ruling:
 async def _decide(
     desk: Desk, tx: Transaction, request: Request, case: Case, now: int, *, is_waiting: bool
 ) -> Granted | PermanentError:
-    roster = desk.registry.roster
+    roster, lost = desk.registry.roster, case.outcome
     try:
         policy.check_request(request, roster, now, is_waiting=is_waiting)
         entries = await _entries(tx, request)
-        approvals, _ = agreed(await approvals_of(tx, case), case.subject, roster, now)
-        policy.check_agreed(case, approvals, roster.body.policy, now)
-        if case.outcome is None:
+        if lost is None:
+            counting, _ = agreed(await approvals_of(tx, case, roster), case.subject, roster, now)
+            policy.check_agreed(case, counting, roster.body.policy, now)
             count = 1 if request.name is not None else len(entries)
             policy.check_release_rate(case.who, count, desk.ledger, roster.body.policy, now)
-        records, history = await _select(desk, tx, request, entries)
+            approvals = [each.statement.digest.hex() for each in counting]
+        else:
+            approvals = list(lost.approvals)
+        records, history = await _select(desk, tx, request, entries, granted=lost.records if lost else None)
         # A key device takes its time, and the connection to the broker must stay alive meanwhile.
         body = await asyncio.to_thread(
             release.build,
@@ -208,7 +216,7 @@ async def _decide(
         return Granted(
             _signed(desk, body),
             [record.id for record in body.records],
-            [each.statement.digest.hex() for each in approvals],
+            approvals,
         )
     except PermanentError as error:
         return error.with_traceback(None)
@@ -243,9 +251,12 @@ async def _entries(tx: Transaction, request: Request) -> list[IndexEntry]:
 
 
 async def _select(
-    desk: Desk, tx: Transaction, request: Request, entries: list[IndexEntry]
+    desk: Desk, tx: Transaction, request: Request, entries: list[IndexEntry], *, granted: Sequence[str] | None
 ) -> tuple[list[StoredRecord], list[HistoryEntry]]:
-    """Return the verified records to release, and the history of the name if one was asked for (SPEC 5.3)."""
+    """Return the verified records to release, and the history of the name if one was asked for (SPEC 5.3).
+
+    Arguments: `granted` are the ids of a release that was lost: these are given again, and nothing newer.
+    """
     found = [stored async for _, stored in verified_records(desk, tx, request.principal, entries)]
     if request.name is None:
         places = {id_: place for place, id_ in enumerate(request.records or [])}
@@ -258,6 +269,10 @@ async def _select(
             f"name: the newest {len(found)} records named {request.name!r} are by keys that were not in force",
             hint="list the principal's records, and ask for one by its id",
         )
+    if granted is not None:
+        found = list(dropwhile(lambda stored: stored.record.id != granted[0], found))
+        if not found:
+            raise NotFound(f"name: {request.principal} has no record {granted[0]} any more")
     history = [
         HistoryEntry(id=stored.record.id, issued_at=stored.issued_at, fingerprint=stored.record.fingerprint)
         for stored in found

@@ -8,7 +8,6 @@ from strongroom.crypto.tlog import Node
 from strongroom.database import Record, Transaction, load_queries
 from strongroom.errors import ProofInvalid
 from strongroom.limits import HISTORY_RECORDS_MAX
-from strongroom.mandates import Enrolment
 from strongroom.messages import Request
 from strongroom.statements import Statement
 from strongroom_recovery.records import IndexEntry, StoredStatement, nodes_wanted
@@ -17,12 +16,6 @@ _SQL = load_queries("recovery")
 
 
 # ---- statements that the recovery log names ----------------------------------------------------------------
-
-
-async def enrolment(tx: Transaction, id_: str, digest: bytes) -> tuple[bytes, int] | None:
-    """Return digest and leaf index of the enrolment stored under this id, if there is one."""
-    row = await tx.fetch_row(_SQL["enrolment"], UUID(id_), digest, Enrolment.TYPE)
-    return None if row is None else (row["digest"], row["leaf_index"])
 
 
 async def trust_statements(tx: Transaction, leaf_indexes: Collection[int]) -> dict[int, bytes]:
@@ -51,17 +44,17 @@ async def requests(tx: Transaction, ids: Collection[str]) -> dict[str, bytes]:
 
 
 async def insert_request(
-    tx: Transaction, request: Request, digest: bytes, envelope: bytes, *, leaf_index: int, now: int
+    tx: Transaction, request: Request, statement: Statement, *, leaf_index: int, now: int
 ) -> None:
-    """Write a request, verbatim."""
+    """Write a request, in the envelope that it has without white space."""
     await tx.execute(
         _SQL["insert_request"],
         UUID(request.id),
-        digest,
+        statement.digest,
         request.requester,
         request.requester_kind.value,
         request.principal,
-        envelope,
+        statement.envelope(),
         leaf_index,
         now,
     )

@@ -95,7 +95,17 @@ async def recovery_worker(
             await roster_file.adopt(int(clock()))
         except Expired as error:
             raise RosterExpired(error.message, hint=error.hint) from None
-        desk = Desk(opened, registry, ledger, follower, writer, escrow_log, keys.sealing, keys.reply)
+        desk = Desk(
+            database=opened,
+            registry=registry,
+            ledger=ledger,
+            follower=follower,
+            writer=writer,
+            escrow_log=escrow_log,
+            keyring=keys.sealing,
+            reply_key=keys.reply,
+            check_usable=keys.check_usable,
+        )
         yield RecoveryWorker(
             desk=desk,
             roster_file=roster_file,

@@ -24,10 +24,9 @@ from strongroom.messages import DocketRequest, ListingRequest, Request
 from strongroom.replies import ROSTER_VERSION_HEADER, TREE_SIZE_HEADER, hint
 from strongroom.service import HEARTBEAT_SECONDS, Health, patiently, unless_stopped
 from strongroom.topology import check_sender, event_key
-from strongroom_recovery.acts import approve, collect, deny, revoke
+from strongroom_recovery.acts import approve, collect, deny, enrol, revoke
 from strongroom_recovery.desk import Answer, Desk, Event, Hints
 from strongroom_recovery.dockets import list_requests
-from strongroom_recovery.enrolments import enrol
 from strongroom_recovery.handler import Submission, Unreadable, read
 from strongroom_recovery.listing import list_records
 from strongroom_recovery.requests import recover

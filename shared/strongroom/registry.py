@@ -180,6 +180,11 @@ class Registry:
         """Say whether this key was ever enrolled for this principal."""
         return any(standing.key_id == key_id for standing in self._standings.get(principal, ()))
 
+    def speaks(self, principal: str, key_id: str) -> bool:
+        """Say whether this key speaks for this principal now."""
+        standings = self._standings.get(principal, ())
+        return bool(standings) and standings[-1].key_id == key_id and not standings[-1].is_revoked
+
     def standing(self, principal: str, key_id: str) -> Standing | None:
         """Return the newest enrolment of this key for this principal."""
         found = (each for each in reversed(self._standings.get(principal, ())) if each.key_id == key_id)

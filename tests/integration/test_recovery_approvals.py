@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from tests.support import authority as make
 from tests.support import requests as ask
+from tests.support.attacker import ask_superuser
 from tests.support.recovery import Place, place_of
 from tests.support.workers import Brokers, Databases
 
@@ -23,7 +25,7 @@ from strongroom.limits import REQUEST_BODY_BYTES_MAX
 from strongroom.mandates import Invitation, Officer, Policy, Role, RosterBody
 from strongroom.messages import Docket, Listing, RecordState, Rejection, Release, Request, RequestState
 from strongroom.roster import Roster
-from strongroom.statements import Statement, parse_envelope
+from strongroom.statements import Signature, Statement, parse_envelope
 from strongroom.topology import EVENTS_EXCHANGE
 
 OTHER = "laptop-0418"
@@ -305,6 +307,54 @@ async def test_an_officer_without_the_role_or_without_a_reason_asks_in_vain(plac
         assert await code_of(place, blank) == "malformed"
 
 
+async def test_an_approval_whose_signature_was_edited_does_not_count_and_is_reported(place: Place) -> None:
+    """Digests do not cover signatures: 64 other bytes in the database take the approval away, and it is told."""
+    request = officers_request()
+    approval = ask.approval(request, "officer-b")
+    (signature,) = approval.signatures
+    edited = Statement(approval.type, approval.body, (Signature(signature.key_id, bytes(64)),))
+    with capture_logs() as lines:
+        async with place.worker():
+            await waits(place, request)
+            await done(place, approval)
+            await ask_superuser(
+                place.databases,
+                "UPDATE trust_statements SET envelope = $1 WHERE digest = $2",
+                edited.envelope(),
+                approval.digest,
+            )
+            rejection = await waits(place, request)
+    assert "there are 0" in rejection.message
+    assert [(line["kind"], line["log_level"]) for line in lines if line["event"] == "stored statement lost"] == [
+        ("approval", "error")
+    ]
+
+
+async def test_a_request_whose_signer_speaks_for_nobody_any_more_is_not_approved(place: Place) -> None:
+    """The host was revoked, or the officer got another key: an officer who would approve is told so."""
+    place.write_roster(newer(place, policy=Policy(self_recovery_approvals=1)))
+    mine, officers = ask.request(expires_at=make.NOW + make.DAY), officers_request()
+    renewed = Officer(name="officer-a", public_key=make.signing_key("a's second").public_key, roles=list(Role))
+    async with place.worker():
+        await waits(place, mine)
+        await waits(place, officers)
+        await done(place, make.revocation(officer="officer-b"))
+        assert await code_of(place, ask.approval(mine, "officer-b")) == "approval_invalid"
+        place.write_roster(newer(place, officers=[renewed, *OFFICERS[1:]]))
+        assert await code_of(place, ask.approval(officers, "officer-b")) == "approval_invalid"
+
+
+async def test_a_request_padded_outside_its_body_is_kept_without_the_padding(place: Place) -> None:
+    """White space around the payload is legal JSON; it does not get into the database."""
+    request = officers_request()
+    padded = request.envelope().replace(b'{"payload"', b"{" + b" " * 1_000_000 + b'"payload"', 1)
+    async with place.worker():
+        rejection = await place.rejection(padded)
+    (row,) = await place.rows("SELECT envelope FROM requests")
+    assert rejection.code == "approval_required"
+    assert row["envelope"] == request.envelope()
+
+
 # ---- denials ----
 
 
@@ -544,6 +594,21 @@ async def test_signatures_on_a_replacing_invitation_are_collected_in_any_order(p
         assert await code_of(place, copies[0]) == "invitation_invalid"
     assert first.type == second.type == "invitation"
     assert (first.officers, second.officers) == (["officer-b"], ["officer-a", "officer-b"])
+
+
+async def test_a_worthless_signature_in_front_of_an_officers_does_not_spoil_an_invitation(place: Place) -> None:
+    """Whoever carries the message can add one under the officer's key id; the true one is kept."""
+    body = make.invitation_body(replaces=True)
+    true = make.signed(body, make.signing_key("officer-b"))
+    worthless = Signature(make.signing_key("officer-b").key_id, bytes(64))
+    async with place.worker():
+        spoilt = Statement(true.type, true.body, (worthless, *true.signatures))
+        first = await done(place, spoilt)
+        second = await done(place, make.signed(body, make.signing_key("officer-a")))
+        (envelope,) = (await read_docket(place, ask.docket_request())).invitations
+        await place.enrol(make.enrolment(parse_envelope(envelope), key="new"))
+    assert first.type == second.type == "invitation"
+    assert second.officers == ["officer-a", "officer-b"]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from tests.support.workers import Brokers, Databases
 from strongroom.crypto.notes import parse_checkpoint, sign_checkpoint
 from strongroom.errors import LogForked
 from strongroom.fields import parse_body
+from strongroom.mandates import Enrolment
 from strongroom.messages import Escrow, Rejection, Release, Request
 from strongroom.statements import Statement
 
@@ -315,22 +316,74 @@ async def test_a_lost_release_of_an_expired_request_is_not_decided_again(place: 
     assert [leaf.type for leaf in await place.log()][3:] == ["request", "release"]
 
 
-@pytest.mark.parametrize("index", [0, 2, 1000], ids=["the roster's", "another's", "none"])
-async def test_an_enrolment_that_points_at_another_leaf_is_not_repeated(place: Place, index: int) -> None:
-    """The receipt of a repeat has to be of the leaf that names the enrolment."""
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "UPDATE trust_statements SET leaf_index = 1000 WHERE leaf_index = 3",
+        "UPDATE trust_statements SET digest = sha256('x') WHERE leaf_index = 3",
+        "DELETE FROM trust_statements WHERE leaf_index = 3",
+    ],
+    ids=["another leaf", "another digest", "deleted"],
+)
+async def test_a_repeated_enrolment_is_proven_by_the_log_whatever_its_row_says(place: Place, edit: str) -> None:
+    """The leaf says that it was logged; no row makes it a conflict or points its receipt elsewhere."""
     statement = make.enrolment(make.invitation(THIRD), THIRD)
     async with place.worker():
+        first = await place.enrol(statement)
+        await as_superuser(place.databases, edit)
+        again = await place.enrol(statement)
+    assert (first.index, first.leaf) == (again.index, again.leaf)
+
+
+async def test_a_row_under_the_id_of_a_coming_enrolment_does_not_keep_it_out(place: Place) -> None:
+    """Whoever writes a row with the id of a message in flight makes no conflict of it."""
+    statement = make.enrolment(make.invitation(THIRD), THIRD)
+    await ask_superuser(
+        place.databases,
+        "INSERT INTO trust_statements VALUES ($1, $2, $3, 'x', 999)",
+        bytes(32),
+        UUID(parse_body(statement, Enrolment).id),
+        Enrolment.TYPE,
+    )
+    async with place.worker():
         await place.enrol(statement)
-        await as_superuser(place.databases, "DELETE FROM trust_statements WHERE leaf_index IN (0, 2)")
+
+
+async def test_a_lost_release_is_made_again_of_the_same_record_and_of_no_newer_one(place: Place) -> None:
+    """The newest of a name was released, then replaced, and the release deleted: the old one comes again."""
+    old_id, new_id = make.record().id, make.record().id
+    old = make.record(id=min(old_id, new_id))
+    new = make.record(id=max(old_id, new_id), material=b"the key that took its place")
+    await place.escrow(make.escrow(records=[old]))
+    request = ask.request()
+    async with place.worker():
+        await place.release(request)
+        await place.escrow(make.escrow(records=[new]))
+        await as_superuser(place.databases, "DELETE FROM releases")
+        again = await place.release(request)
+        fresh = await place.release(ask.request())
+    assert [record.id for record in again.records] == [old.id]
+    assert [entry.id for entry in again.history] == [old.id]
+    assert [record.id for record in fresh.records] == [new.id]
+
+
+async def test_what_the_authority_has_to_mend_does_not_end_a_request(place: Place) -> None:
+    """A row is edited and put back: the request waits meanwhile, and is answered then, under the same id."""
+    id_, _, statement = one_record()
+    await place.escrow(statement)
+    request = ask.request()
+    async with place.worker():
+        await ask_superuser(place.databases, "UPDATE escrow_statements SET envelope = 'x' WHERE id = $1", UUID(id_))
+        rejection = await place.refusal(request)
         await ask_superuser(
             place.databases,
-            "UPDATE trust_statements SET leaf_index = $1 WHERE digest = $2",
-            index,
-            statement.digest,
+            "UPDATE escrow_statements SET envelope = $1 WHERE id = $2",
+            statement.envelope(),
+            UUID(id_),
         )
-        rejection = await place.rejection(statement.envelope(), verb="enrol")
-        await place.refusal(ask.request())
+        await place.release(request)
     assert rejection.code == "proof_invalid"
+    assert [leaf.type for leaf in await place.log()][3:] == ["request", "release"]
 
 
 async def test_release_signatures_that_were_edited_are_made_again(place: Place) -> None:

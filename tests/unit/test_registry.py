@@ -147,6 +147,19 @@ def test_the_new_key_speaks_beside_a_replaced_one() -> None:
     assert known.verify(escrow().countersigned(signing_key("second")), PRINCIPAL) == signing_key("second").key_id
 
 
+def test_one_key_speaks_for_a_principal_at_a_time() -> None:
+    """The newest one, until it is revoked; no former one, no stranger's."""
+    known = registry(PRINCIPAL)
+    first, second = signing_key(PRINCIPAL).key_id, signing_key("second").key_id
+    assert known.speaks(PRINCIPAL, first)
+    assert not known.speaks(PRINCIPAL, second)
+    assert not known.speaks("nobody", first)
+    replace_key(known, "second")
+    assert (known.speaks(PRINCIPAL, first), known.speaks(PRINCIPAL, second)) == (False, True)
+    revoke(known)
+    assert not known.speaks(PRINCIPAL, second)
+
+
 def test_a_replaced_key_did_speak_in_its_time() -> None:
     """`verify_former` takes every key that ever was the principal's, and still no stranger's."""
     known = registry(PRINCIPAL)

@@ -1,11 +1,6 @@
 -- What the recovery worker asks and writes, apart from the logs.
 -- roles: strongroom_recovery
 
--- name: enrolment
--- The enrolment with this id, the one with digest $2 first: its digest and its place in the recovery log.
-SELECT digest, leaf_index FROM trust_statements WHERE id = $1 AND type = $3
-ORDER BY digest = $2::bytea DESC, leaf_index LIMIT 1
-
 -- name: trust_statements
 -- The statements at these places in the recovery log that exist.
 SELECT leaf_index, envelope FROM trust_statements WHERE leaf_index = ANY ($1::bigint[])

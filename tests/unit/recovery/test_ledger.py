@@ -25,7 +25,7 @@ from strongroom.leaves import (
     RevocationLeaf,
     RosterLeaf,
 )
-from strongroom.limits import APPROVED_REQUEST_LIFE_SECONDS_MAX, CLOCK_SKEW_SECONDS
+from strongroom.limits import APPROVED_REQUEST_LIFE_SECONDS_MAX, CLOCK_SKEW_SECONDS, INVITATION_LIFE_SECONDS_MAX
 from strongroom.messages import RequestState
 from strongroom.statements import canonical_json
 from strongroom_recovery.ledger import DAY_SECONDS, HOUR_SECONDS, Case, Ledger, Logged, Outcome, Who
@@ -191,8 +191,8 @@ def test_approvals_are_kept_in_order_and_decide_nothing() -> None:
     first, elsewhere, second = approved(request), approved(other), approved(request, "officer-d")
     ledger = fold(request, other, first, elsewhere, second)
     assert case_of(ledger, request).approvals == [
-        Logged(first.id, bytes.fromhex(first.digest), 2, NOW + 1),
-        Logged(second.id, bytes.fromhex(second.digest), 4, NOW + 1),
+        Logged(first.id, bytes.fromhex(first.digest), 2, NOW + 1, first.key),
+        Logged(second.id, bytes.fromhex(second.digest), 4, NOW + 1, second.key),
     ]
     assert [logged.id for logged in case_of(ledger, other).approvals] == [elsewhere.id]
     assert ids(ledger) == [other.id, request.id]
@@ -441,13 +441,19 @@ def test_a_disclosure_names_the_newest_release_of_a_record() -> None:
     assert ledger.disclosure(only_first) is case_of(ledger, first)
 
 
-def test_approvals_denials_and_revocations_are_found_by_id() -> None:
+def test_enrolments_approvals_denials_and_revocations_are_found_by_id() -> None:
     """With digest, place and time of their leaf; requests and their answers are not among them."""
     request = asked()
-    mandates: list[ApprovalLeaf | DenialLeaf | RevocationLeaf] = [approved(request), denied(request), revoked()]
+    mandates: list[EnrolmentLeaf | ApprovalLeaf | DenialLeaf | RevocationLeaf] = [
+        enrolled(new_id()),
+        approved(request),
+        denied(request),
+        revoked(),
+    ]
     ledger = fold(request, *mandates)
     for index, leaf in enumerate(mandates, start=1):
-        assert ledger.mandate(leaf.id) == Logged(leaf.id, bytes.fromhex(leaf.digest), index, leaf.time)
+        signer = leaf.key if isinstance(leaf, ApprovalLeaf) else ""
+        assert ledger.mandate(leaf.id) == Logged(leaf.id, bytes.fromhex(leaf.digest), index, leaf.time, signer)
     assert ledger.mandate(request.id) is None
     assert ledger.mandate(new_id()) is None
 
@@ -456,15 +462,23 @@ def test_a_partly_signed_invitation_is_kept_in_its_newest_form_until_it_is_used(
     """A later leaf takes the place of an earlier one; an enrolment by it, and by no other, ends it."""
     first, second = invited(), invited()
     ledger = fold(first, second)
-    assert [logged.id for logged in ledger.invitations()] == [second.id, first.id]
+    assert [logged.id for logged in ledger.invitations(NOW)] == [second.id, first.id]
     fold(invited(first.id, time=NOW + 5), enrolled(new_id()), into=ledger)
     newest = Logged(first.id, bytes.fromhex(first.digest), 2, NOW + 5)
     assert ledger.invitation(first.id) == newest
-    assert [logged.id for logged in ledger.invitations()] == [first.id, second.id]
+    assert [logged.id for logged in ledger.invitations(NOW)] == [first.id, second.id]
     fold(enrolled(first.id), into=ledger)
     assert ledger.invitation(first.id) is None
-    assert [logged.id for logged in ledger.invitations()] == [second.id]
+    assert [logged.id for logged in ledger.invitations(NOW)] == [second.id]
     assert ledger.invitation(new_id()) is None
+
+
+def test_an_invitation_older_than_any_may_live_is_not_given() -> None:
+    """Thirty days and the clock skew of both ends after its leaf."""
+    ledger = fold(invited(time=NOW))
+    last = NOW + INVITATION_LIFE_SECONDS_MAX + 2 * CLOCK_SKEW_SECONDS
+    assert len(ledger.invitations(last)) == 1
+    assert ledger.invitations(last + 1) == []
 
 
 # ---- rates ----

@@ -14,14 +14,14 @@ from strongroom.mandates import Policy
 from strongroom.messages import Request
 from strongroom.statements import Statement
 from strongroom_recovery.ledger import HOUR_SECONDS, Ledger
-from strongroom_recovery.requests import Asked, Granted, Ruling, _rule
+from strongroom_recovery.requests import Granted, Ruling, VerifiedRequest, _rule
 
 NOW = make.NOW
 OFFICER: dict[str, Any] = {"requester": "officer-a", "requester_kind": Capacity.OFFICER}
 
 
-def verified(statement: Statement) -> Asked:
-    return Asked(parse_body(statement, Request), statement.digest, statement.signatures[0].key_id)
+def verified(statement: Statement) -> VerifiedRequest:
+    return VerifiedRequest(parse_body(statement, Request), statement.digest, statement.signatures[0].key_id)
 
 
 # ---- leaves ----
