@@ -9,7 +9,7 @@ from strongroom.crypto.sealing import kid
 from strongroom.crypto.signing import key_id
 from strongroom.errors import Denied, NotFound, PermanentError, StatementConflict
 from strongroom.fields import Capacity, parse_body
-from strongroom.mandates import Approval, Role
+from strongroom.mandates import Approval, Denial, Role
 from strongroom.messages import DocketEntry, Request, RequestState
 from strongroom.roster import Roster, check_authority, check_issued, check_life, judge_enrolment
 from strongroom.statements import Statement, parse_envelope
@@ -26,6 +26,15 @@ class Consent:
 
 
 @dataclass(frozen=True, slots=True)
+class Veto:
+    """Who denied a request, in which capacity, and why."""
+
+    denier: str
+    capacity: Capacity
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
     """A request as its reader may believe it.
 
@@ -34,7 +43,8 @@ class Case:
     the requester, None with a flaw. approvals: those that verify; doubts: why others do not count.
     The rest is the signed word of the recovery worker: when it was logged (asked_at, log_index), how many
     approvals policy asks for (needed), the earliest release (not_before), and what became of it (state, code,
-    decided_at). Once it is decided, approvals may be left out. Digest in hex, times in seconds since 1970.
+    decided_at). Once it is decided, approvals may be left out. veto: the denial, when one decided. Digest in
+    hex, times in seconds since 1970.
     """
 
     id: str
@@ -51,6 +61,7 @@ class Case:
     flaw: str | None
     approvals: tuple[Consent, ...]
     doubts: tuple[str, ...]
+    veto: Veto | None = None
 
     @property
     def missing(self) -> int:
@@ -101,6 +112,9 @@ class Case:
                 for each in self.approvals
             ],
             "doubts": list(self.doubts),
+            "denied_by": self.veto.denier if self.veto else None,
+            "denied_by_kind": self.veto.capacity.value if self.veto else None,
+            "denied_because": self.veto.reason if self.veto else None,
             "needed": self.needed,
             "missing": self.missing,
             "state": self.state.value,
@@ -143,7 +157,24 @@ def judged(entry: DocketEntry, roster: Roster, root_key: bytes, now: int) -> Cas
         flaw=flaw,
         approvals=tuple(approvals),
         doubts=tuple(doubts),
+        veto=_veto(entry, roster),
     )
+
+
+def _veto(entry: DocketEntry, roster: Roster) -> Veto | None:
+    """Return the denial of an entry, if it is one of this request; that of an officer of today verifies as well."""
+    try:
+        statement = parse_envelope(entry.denial or b"")
+        denial = parse_body(statement, Denial)
+        officers = {each.name: each.public_key for each in roster.body.officers}
+        # That of a removed officer, or of a host, counted then by the worker's own signed word.
+        if denial.denier_kind is Capacity.OFFICER and denial.denier in officers:
+            statement.verify_signature(officers[denial.denier], key_id(officers[denial.denier]))
+    except PermanentError:
+        return None
+    if (denial.request, denial.request_digest) != (entry.id, entry.digest):
+        return None
+    return Veto(denial.denier, denial.denier_kind, denial.reason)
 
 
 def _state(entry: DocketEntry, request: Request | None, now: int) -> RequestState:

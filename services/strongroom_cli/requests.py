@@ -154,6 +154,8 @@ def words(case: "Case", now: int) -> list[str]:
     if case.not_before > case.asked_at:
         lines.append(_fact("not before", when(case.not_before)))
     lines.append(_fact("state", _state(case)))
+    if case.veto is not None:
+        lines += _quote("denied by", f"{case.veto.denier} ({case.veto.capacity.value}): {case.veto.reason}")
     if case.approvals or case.state.value == "pending":
         lines.append(_fact("approvals", f"{len(case.approvals)} of {case.needed} that policy asks for"))
     for each in case.approvals:

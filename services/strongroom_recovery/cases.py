@@ -8,7 +8,7 @@ from strongroom.database import Transaction
 from strongroom.errors import PermanentError, ProofInvalid, SignatureInvalid
 from strongroom.fields import parse_body
 from strongroom.logs import get_logger
-from strongroom.messages import Request
+from strongroom.messages import Request, RequestState
 from strongroom.registry import Registry
 from strongroom.roster import Roster
 from strongroom.statements import Statement, parse_envelope
@@ -50,6 +50,15 @@ async def approvals_of(tx: Transaction, case: Case, roster: Roster) -> list[Stat
                 del found[logged.index]
                 _report("approval", logged)
     return [found[index] for index in wanted if index in found]
+
+
+async def denial_of(tx: Transaction, case: Case) -> Statement | None:
+    """Return the stored denial of a request that was denied; a lost one is logged."""
+    outcome = case.outcome
+    if outcome is None or outcome.state is not RequestState.DENIED or outcome.statement is None:
+        return None
+    found = await statements_of(tx, [outcome.statement], "denial")
+    return found[0] if found else None
 
 
 async def statements_of(tx: Transaction, wanted: Sequence[Logged], what: str) -> list[Statement]:

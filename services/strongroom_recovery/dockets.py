@@ -18,7 +18,7 @@ from strongroom.mandates import Invitation
 from strongroom.messages import Docket, DocketEntry, DocketRequest, Request, RequestState
 from strongroom.statements import Statement, canonical_json
 from strongroom_recovery import policy
-from strongroom_recovery.cases import approvals_of, enrolment_of, requests_of, statements_of
+from strongroom_recovery.cases import approvals_of, denial_of, enrolment_of, requests_of, statements_of
 from strongroom_recovery.desk import Answer, Desk, Hints
 from strongroom_recovery.handler import Submission, check_docket
 from strongroom_recovery.ledger import Case
@@ -85,11 +85,14 @@ async def _entry(desk: Desk, tx: Transaction, case: Case, request: Statement | N
     enrolment, its_roster = (
         await enrolment_of(tx, desk.registry, case) if case.capacity is Capacity.PRINCIPAL else (None, None)
     )
+    outcome = case.outcome
     approvals = await approvals_of(tx, case, roster)
-    if case.outcome is None:
-        counting = [each.statement for each in agreed(approvals, case.subject, roster, now)[0]]
+    if outcome is not None and outcome.state is RequestState.RELEASED:
+        counting = [each for each in approvals if each.digest.hex() in outcome.approvals]
     else:
-        counting = [each for each in approvals if each.digest.hex() in case.outcome.approvals]
+        at = now if outcome is None else outcome.time
+        counting = [each.statement for each in agreed(approvals, case.subject, roster, at)[0]]
+    denial = await denial_of(tx, case)
     return DocketEntry(
         id=case.id,
         digest=case.digest.hex(),
@@ -99,6 +102,7 @@ async def _entry(desk: Desk, tx: Transaction, case: Case, request: Statement | N
         enrolment=None if enrolment is None else enrolment.envelope(),
         roster=None if its_roster in (None, roster) else its_roster.statement.envelope(),
         approvals=[each.envelope() for each in counting[:SIGNATURES_MAX]],
+        denial=None if denial is None else denial.envelope(),
         needed=policy.approvals_needed(case.capacity, roster.body.policy),
         not_before=case.asked_at + policy.delay_seconds(case.capacity, roster.body.policy),
         state=_state(case, request, now),

@@ -51,14 +51,15 @@ class Logged:
 class Outcome:
     """How a request ended, and the leaf that says so.
 
-    code: of a refusal. release: digest of the release statement (32 bytes). approvals: digests of those that
-    counted, in hex. records: ids of those released.
+    code: of a refusal. statement: the denial. release: digest of the release statement (32 bytes). approvals: of
+    those that counted, their digests in hex. records: ids of those released.
     """
 
     state: RequestState
     index: int
     time: int
     code: str | None = None
+    statement: Logged | None = None
     release: bytes | None = None
     approvals: tuple[str, ...] = ()
     records: tuple[str, ...] = ()
@@ -86,6 +87,11 @@ class Case:
     def who(self) -> Who:
         """Who asked."""
         return self.capacity, self.requester
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the owner of the records asked for them."""
+        return self.who == (Capacity.PRINCIPAL, self.principal)
 
     @property
     def subject(self) -> Subject:
@@ -122,8 +128,9 @@ class Ledger:
                 logged = self._take_mandate(entry)
                 self._case(entry.request).approvals.append(logged)
             case DenialLeaf():
-                self._take_mandate(entry)
-                self._end(entry.request, Outcome(RequestState.DENIED, self.size, entry.time, code="denied"))
+                logged = self._take_mandate(entry)
+                outcome = Outcome(RequestState.DENIED, self.size, entry.time, code="denied", statement=logged)
+                self._end(entry.request, outcome)
             case RevocationLeaf():
                 self._take_mandate(entry)
             case ReleaseLeaf():
@@ -176,7 +183,11 @@ class Ledger:
         )
         is_first = case.outcome is None
         self._end(entry.id, outcome)
-        self._disclosed.update(dict.fromkeys(entry.records, case))
+        for record in entry.records:
+            known = self._disclosed.get(record)
+            # Having got one's own key back does not hide that somebody else has it.
+            if known is None or known.is_own or not case.is_own:
+                self._disclosed[record] = case
         if not is_first:
             return  # the one before was lost before it was handed out, and was counted
         given = self._given.setdefault(case.who, deque())
@@ -247,7 +258,7 @@ class Ledger:
         return (case for case in found if case.index < before and principal in (None, case.principal))
 
     def disclosure(self, record_id: str) -> Case | None:
-        """Return the newest request by which a record was released."""
+        """Return the newest request by which a record was released to another than its owner, else to the owner."""
         return self._disclosed.get(record_id)
 
     def mandate(self, statement_id: str) -> Logged | None:

@@ -11,6 +11,7 @@ from strongroom.database import Transaction
 from strongroom.errors import (
     ApprovalRequired,
     CheckpointInvalid,
+    Denied,
     KeyUnknown,
     LimitExceeded,
     NotFound,
@@ -19,14 +20,16 @@ from strongroom.errors import (
     RateLimited,
     StatementConflict,
 )
+from strongroom.fields import parse_body
 from strongroom.leaves import RefusalLeaf, ReleaseLeaf, RequestLeaf
 from strongroom.limits import BODY_BYTES_MAX, HISTORY_RECORDS_MAX
 from strongroom.logs import get_logger
+from strongroom.mandates import Denial
 from strongroom.messages import HistoryEntry, Release, Request, RequestState
 from strongroom.receipts import Receipt
 from strongroom.statements import Statement, parse_envelope
 from strongroom_recovery import policy, release, store
-from strongroom_recovery.cases import approvals_of
+from strongroom_recovery.cases import approvals_of, denial_of
 from strongroom_recovery.desk import Answer, Desk, Event, Hints
 from strongroom_recovery.evidence import verified_records
 from strongroom_recovery.handler import Submission, refusal_again
@@ -291,7 +294,8 @@ async def _repeat(desk: Desk, tx: Transaction, submission: Submission, case: Cas
     leaf, receipt = await desk.logged(tx, outcome.index)
     proof = await desk.consistency(tx, hints, desk.writer.size)
     if outcome.state is not RequestState.RELEASED:
-        refusal = refusal_again(outcome.code or "")
+        denial = await denial_of(tx, case)
+        refusal = refusal_again(outcome.code or "") if denial is None else _denied(denial)
         told = desk.rejection(submission, refusal, leaf.time)
         return Answer("repeated", desk.reply(hints, told, receipt, proof), refusal)
     envelope = await store.release(tx, outcome.index)
@@ -304,6 +308,12 @@ async def _repeat(desk: Desk, tx: Transaction, submission: Submission, case: Cas
     told = Statement.sign(Release.TYPE, stored.body, desk.reply_key)
     event = Event("release", outcome.time, case.principal, case.id, case.id, outcome.index)
     return Answer("repeated", desk.reply(hints, told, receipt, proof), records=len(outcome.records), event=event)
+
+
+def _denied(denial: Statement) -> Denied:
+    body = parse_body(denial, Denial)
+    who = f"{body.denier_kind.value} {body.denier}"
+    return Denied(f'request was denied by {who}: "{body.reason}"', hint="ask the one who denied it")
 
 
 def _read_release(envelope: bytes | None) -> Statement | None:

@@ -223,7 +223,8 @@ class DocketEntry(Part):
 
     request: its envelope, null when the database no longer has it. enrolment: the envelope of the requester's
     enrolment, and `roster` that of the roster which was in force then, when it is not the one in force now; both
-    null for an officer. approvals: envelopes of those that count now. needed: how many policy asks for.
+    null for an officer. approvals: envelopes of those that count, or counted when it was decided. denial: envelope
+    of the one that decided. needed: how many policy asks for.
     decided_at: of the release, refusal or denial.
     """
 
@@ -235,6 +236,7 @@ class DocketEntry(Part):
     enrolment: Bytes | None
     roster: Bytes | None
     approvals: Annotated[list[Bytes], Field(max_length=limits.SIGNATURES_MAX)]
+    denial: Bytes | None
     needed: Annotated[int, Field(ge=0, le=limits.SIGNATURES_MAX)]
     not_before: Time
     state: Annotated[RequestState, Field(strict=False)]

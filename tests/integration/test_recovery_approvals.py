@@ -123,6 +123,19 @@ async def test_two_other_officers_approve_and_the_same_request_is_answered(place
     assert (record.disclosure.reason, record.disclosure.released_at) == ("disk dead", place.now)
 
 
+async def test_the_owner_is_told_of_an_officer_also_after_its_own_recovery(place: Place) -> None:
+    """A host that recovers its key after an officer did still hears who else has it."""
+    request = officers_request()
+    async with place.worker():
+        await approved(place, request)
+        await place.release(request)
+        await place.release(ask.request())
+        listing = place.signed(await place.ask(ask.listing_request().envelope()), Listing)
+    (record,) = listing.records
+    assert record.disclosure is not None
+    assert (record.disclosure.requester, record.disclosure.reason) == ("officer-a", "disk dead")
+
+
 async def test_a_request_waits_through_new_workers(place: Place) -> None:
     """Asked of one worker, approved at a second, released by a third: nothing of it is in a worker's memory."""
     request = officers_request()
@@ -371,7 +384,12 @@ async def test_a_denied_request_stays_denied(place: Place, denier: str, kind: Ca
         await done(place, ask.approval(request, "officer-b"))
         await done(place, ask.denial(request, denier, denier_kind=kind))
         assert await code_of(place, ask.approval(request, "officer-c")) == "approval_invalid"
-        assert (await place.rejection(request.envelope())).code == "denied"
+        rejection = await place.rejection(request.envelope())
+        (entry,) = (await read_docket(place, ask.docket_request(pending=False))).entries
+    assert rejection.code == "denied"
+    assert f'denied by {kind.value} {denier}: "nobody here asked for this"' in rejection.message
+    assert entry.denial is not None
+    assert len(entry.approvals) == 1
     assert await kinds(place) == ["request", "approval", "denial"]
 
 

@@ -95,6 +95,7 @@ BODIES: Final[dict[str, Body]] = {
                 enrolment=b"envelope",
                 roster=b"envelope",
                 approvals=[b"envelope"],
+                denial=b"envelope",
                 needed=2,
                 not_before=make.NOW,
                 state=RequestState.REFUSED,

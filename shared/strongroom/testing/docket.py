@@ -39,6 +39,7 @@ class FakeCase:
     """A request as the authority has it on record: the signed request, when it was logged, and what became of it.
 
     key: key id of its signer. index: of its leaf. lost: the database no longer has the envelope.
+    denial: the statement that ended it.
     """
 
     request: Request
@@ -51,6 +52,7 @@ class FakeCase:
     code: str | None = None
     decided_at: int | None = None
     lost: bool = False
+    denial: Statement | None = None
 
 
 class FakeDocket:
@@ -206,6 +208,7 @@ class FakeDocket:
             enrolment=enrolment,
             roster=older,
             approvals=[each.envelope() for each in counting],
+            denial=None if case.denial is None else case.denial.envelope(),
             needed=self.needed(case.request),
             not_before=self.not_before(case),
             state=self._state(case),
@@ -256,6 +259,7 @@ class FakeDocket:
                 request=body.request,
             )
             self.decided(body.request, RequestState.DENIED, Denied.code)
+            case.denial = statement
             index = self._log(body, statement, leaf.to_bytes())
         return self._receipt(index)
 

@@ -56,6 +56,7 @@ def entry(asked: Statement, *approvals: Statement, **changes: Any) -> DocketEntr
         "enrolment": enrolment(body.requester).envelope() if by_host else None,
         "roster": None,
         "approvals": [each.envelope() for each in approvals],
+        "denial": None,
         "needed": 2,
         "not_before": make.NOW,
         "state": RequestState.PENDING,
@@ -368,3 +369,30 @@ def test_an_officer_with_another_key_is_still_the_one_who_asks() -> None:
     renewed = make.officer("officer-d").model_copy(update={"public_key": make.signing_key("a new key").public_key})
     with pytest.raises(ApprovalInvalid, match="is the one who asks"):
         check_independent(renewed, case.subject)
+
+
+# ---- who denied it ----
+
+
+DENIED = {"state": RequestState.DENIED, "code": "denied", "decided_at": make.NOW + 5}
+
+
+def test_a_denial_tells_who_and_why() -> None:
+    """An officer's verifies by the roster; a host's, and that of an officer removed since, is the worker's word."""
+    for denier, kind in (
+        ("officer-b", Capacity.OFFICER),
+        ("officer-z", Capacity.OFFICER),
+        (make.PRINCIPAL, Capacity.PRINCIPAL),
+    ):
+        denial = requests.denial(ASKED, denier, denier_kind=kind)
+        veto = judge(entry(ASKED, denial=denial.envelope(), **DENIED)).veto
+        assert veto is not None
+        assert (veto.denier, veto.capacity, veto.reason) == (denier, kind, "nobody here asked for this")
+
+
+def test_a_denial_that_is_none_of_this_request_is_not_shown() -> None:
+    """One of another request, one that its officer did not sign, another statement, no envelope."""
+    other = requests.denial(of_officer("officer-d"), "officer-b")
+    forged = requests.denial(ASKED, "officer-b", key="a stranger")
+    for envelope in (other.envelope(), forged.envelope(), ASKED.envelope(), b"", None):
+        assert judge(entry(ASKED, denial=envelope, **DENIED)).veto is None

@@ -222,8 +222,28 @@ def test_a_refusal_ends_a_request_with_its_code() -> None:
 def test_a_denial_ends_a_request_with_the_code_of_a_denial() -> None:
     """Whoever denied it, and however many approved."""
     request = asked()
-    ledger = fold(request, approved(request), approved(request, "officer-d"), denied(request))
-    assert outcome_of(ledger, request) == Outcome(RequestState.DENIED, 3, NOW + 2, code="denied")
+    denial = denied(request)
+    ledger = fold(request, approved(request), approved(request, "officer-d"), denial)
+    statement = Logged(denial.id, bytes.fromhex(denial.digest), 3, NOW + 2)
+    outcome = Outcome(RequestState.DENIED, 3, NOW + 2, code="denied", statement=statement)
+    assert outcome_of(ledger, request) == outcome
+
+
+def test_the_owners_own_recovery_does_not_hide_that_somebody_else_has_the_key() -> None:
+    """The newest release to another is the one to tell of; with none, the newest to the owner."""
+    record = new_id()
+    first, theirs, mine = (
+        asked((Capacity.PRINCIPAL, make.PRINCIPAL)),
+        asked(),
+        asked((Capacity.PRINCIPAL, make.PRINCIPAL)),
+    )
+    ledger = fold(first, released(first, record))
+    assert ledger.disclosure(record) is case_of(ledger, first)
+    fold(theirs, released(theirs, record), mine, released(mine, record), into=ledger)
+    assert ledger.disclosure(record) is case_of(ledger, theirs)
+    later = asked()
+    fold(later, released(later, record), into=ledger)
+    assert ledger.disclosure(record) is case_of(ledger, later)
 
 
 def test_what_becomes_of_one_request_is_nothing_to_another() -> None:
