@@ -16,9 +16,10 @@ from typing import Any
 
 from tests.support.agents import Clock, key
 
+from strongroom import private_file
 from strongroom.errors import NoAnswer
 from strongroom.testing import FakeAuthority, FakeLink
-from strongroom_agent import files, spool, state
+from strongroom_agent import spool, state
 from strongroom_agent.agent import Agent
 from strongroom_agent.enrolment import enrol
 
@@ -135,8 +136,8 @@ def _arm(moment: str) -> None:
         "after marking": (spool.Spool, "settle", True),
         "before enrolled": (state.State, "mark_enrolled", False),
         "inside enrolled": (state.State, "mark_enrolled", True),
-        "before appearing": (files, "_link", False),
-        "after appearing": (files, "_link", True),
+        "before appearing": (private_file, "_move", False),
+        "after appearing": (private_file, "_move", True),
     }
     if moment in places:
         owner, name, done = places[moment]
