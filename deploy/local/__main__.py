@@ -1,10 +1,11 @@
 """`python -m deploy.local up|down|status`: the local Strongroom in `.local`; `make up` and `make down` call this.
 
-Exit codes: 0 done, or all running; 1 failed; 2 usage; 3 (`status`) not all of it is running.
+Exit codes: 0 done, or all running; 1 failed; 2 usage; 3 (`status`) not all of it is running; 130 interrupted.
 """
 
 import argparse
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 from deploy.local.server import StackError
 from deploy.local.stack import NOT_RUNNING
 from deploy.local.trial import Trial
+
+_INTERRUPTED = 128 + signal.SIGINT
 
 
 def main() -> int:
@@ -40,6 +43,11 @@ def main() -> int:
     except StackError as error:
         sys.stderr.write(f"{arguments.command}: {error}\n")
         return 1
+    except KeyboardInterrupt:
+        # What is under way in threads ends by itself before the program does, and a second Ctrl-C changes nothing.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        sys.stderr.write(f"{arguments.command}: interrupted; run it again, it goes on where it was\n")
+        return _INTERRUPTED
     return 0
 
 

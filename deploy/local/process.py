@@ -8,11 +8,13 @@ the check, so that a stranger who got the pid later is never hit (pidfd_open(2),
 import os
 import select
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from signal import SIGKILL, SIGSTOP, Signals, pidfd_send_signal
+from signal import SIGINT, SIGKILL, SIGSTOP, Signals, pidfd_send_signal, signal
+from types import FrameType
 
 from deploy.local.accounts import Account, identity, write_private
 
@@ -101,22 +103,47 @@ def launch(
     """
     log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
-        report = subprocess.run(
-            ["setsid", "--fork", "sh", "-c", _BECOME, "sh", *argv],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            cwd=folder,
-            env=dict(environment),
-            umask=0o077,
-            check=True,
-            **identity(account),
-        ).stdout.decode()
+        with _uninterrupted():
+            report = subprocess.run(
+                ["setsid", "--fork", "sh", "-c", _BECOME, "sh", *argv],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=folder,
+                env=dict(environment),
+                umask=0o077,
+                check=True,
+                start_new_session=True,  # out of reach of the terminal's Ctrl-C from the first moment on
+                **identity(account),
+            ).stdout.decode()
+            process = Process(int(report.split(" ", 1)[0]), _parse_stat(report).started_ticks)
+            write_pid_file(pid_file, process)
     finally:
         os.close(log)
-    process = Process(int(report.split(" ", 1)[0]), _parse_stat(report).started_ticks)
-    write_pid_file(pid_file, process)
     return process
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Put a Ctrl-C off to the end of the block: between a start and its pid file it would leave an unknown process.
+
+    Python interrupts the main thread alone, so in others there is nothing to put off.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+
+    def remember(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+
+    former = signal(SIGINT, remember)
+    try:
+        yield
+    finally:
+        signal(SIGINT, former)
+    if came:
+        raise KeyboardInterrupt
 
 
 def write_pid_file(pid_file: Path, process: Process) -> None:

@@ -25,6 +25,14 @@ from deploy.local.server import StackError
 from deploy.local.stack import Stack
 from deploy.local.supervise import STOP_TIMEOUT_S
 
+from strongroom.authority import replace_roster
+from strongroom.errors import OfficerUnknown, StrongroomError
+from strongroom.roster import Roster
+from strongroom.settings import read_root_key, read_roster
+from strongroom_agent.home import Home
+from strongroom_agent.identity import check_officer
+from strongroom_agent.trust import newest_roster
+
 AUTHORITY = "trial.example.org"
 OFFICERS = ("officer-1", "officer-2", "officer-3")
 WORKERS = ("escrow", "recovery")
@@ -57,7 +65,10 @@ class Trial:
         self._strongroom("db", "migrate", environment=self._operator_environment())
         say("the database schema is up to date")
         self._found_authority()
-        say(f"the authority {AUTHORITY} has {len(OFFICERS)} officers")
+        roster = self._newest_roster()
+        self._tell_officers(roster)
+        count = len(roster.body.officers)
+        say(f"the authority {AUTHORITY} has {count} {'officer' if count == 1 else 'officers'}")
         self._write_shell_environment()
         for worker in WORKERS:
             self._start_worker(worker)
@@ -93,7 +104,7 @@ class Trial:
             orphan.stop(SIGTERM, STOP_TIMEOUT_S)
 
     def _found_authority(self) -> None:
-        """Make officers, keys and the first roster once; tell the officers where the broker is every time."""
+        """Make officers, keys and the first roster once."""
         authority = self.folder / "authority"
         if not authority.exists():
             unfinished = self.folder / "authority.unfinished"
@@ -104,6 +115,36 @@ class Trial:
                 *(word for card in cards for word in ("--officer", str(card))),
             )
             unfinished.rename(authority)
+
+    def _newest_roster(self) -> Roster:
+        """Return the newest of the roster file and what officers hold; the file holds it when this returns.
+
+        An officer may have been given a roster that the file does not hold yet, or not any more; nobody who has
+        seen it would go back behind it. Raises StackError for rosters that do not follow each other.
+        """
+        file = self.folder / "authority" / "roster.json"
+        try:
+            root_key = read_root_key(file.with_name("root.pub"))
+            written = Roster.verified(read_roster(file), root_key)
+            homes = [Home.open(self.folder / officer) for officer in OFFICERS]
+            # What a home holds under another root key is not of this authority; `officer trust` says so.
+            held = [newest_roster(home) for home in homes if home.config.root_key == root_key]
+            newest = max([written, *held], key=lambda roster: roster.body.version)
+            for roster in (written, *held):
+                newest.check_follows(roster)
+            if newest.body.version > written.body.version:
+                replace_roster(file, newest)
+                sys.stderr.write(
+                    f"up: {file} held version {written.body.version}, an officer's home version"
+                    f" {newest.body.version}: now the file holds it, too\n"
+                )
+        except StrongroomError as error:
+            raise StackError(f"the roster cannot be used: {error.message}") from None
+        return newest
+
+    def _tell_officers(self, roster: Roster) -> None:
+        """Give each officer whom the roster names the roster and the broker's address; pass over the others."""
+        authority = self.folder / "authority"
         for user in ("officer", "fleet"):
             write_private(self.folder / "run" / f"{user}.url", self.stack.broker.url(user) + "\n")
         trust = (
@@ -113,7 +154,13 @@ class Trial:
             *(("--broker-ca", str(self.stack.broker.ca_file)) if self.stack.broker.ca_file else ()),
         )
         for officer in OFFICERS:
-            self._strongroom(*trust, "--home", str(self.folder / officer))
+            home = self.folder / officer
+            try:
+                check_officer(Home.open(home), roster)
+            except OfficerUnknown as error:
+                sys.stderr.write(f"up: {home} is passed over: {error.message}\n")
+                continue
+            self._strongroom(*trust, "--home", str(home))
 
     def _make_officer(self, officer: str) -> Path:
         home = self.folder / officer

@@ -4,43 +4,39 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote, urlsplit
 
 import rich_click as click
 
 from strongroom.crypto.secret import Secret
 from strongroom.errors import ExitCode, StrongroomError
+from strongroom_cli.findings import (
+    Finding,
+    Skipped,
+    Verdict,
+    enrolment_finding,
+    failure,
+    officer_finding,
+    queue_findings,
+    schema_findings,
+    skipped,
+    skipped_line,
+)
 from strongroom_cli.options import home_option, output_option, passphrase_option
 from strongroom_cli.output import Output, carry_out, when
 
 if TYPE_CHECKING:
+    from strongroom.broker import ClientCertificate
     from strongroom.roster import Roster
 
 ROSTER_WARNING_SECONDS: Final = 30 * 86_400
 CLOCK_WARNING_SECONDS: Final = 30
-
-
-class Verdict(StrEnum):
-    """How a check came out."""
-
-    OK = "ok"
-    WARNING = "warning"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check: what was looked at, how it came out, what was seen, what to do."""
-
-    check: str
-    verdict: Verdict
-    detail: str
-    advice: str = ""
 
 
 @click.command()
@@ -61,38 +57,36 @@ class Finding:
 @passphrase_option
 @output_option
 def doctor(health: Path | None, max_age: float, home: Path, passphrase: Secret | None, output: Output) -> None:
-    """Check what is configured here: home, keys, roster, broker, database, schema, clock.
+    """Check what is configured here: home, keys, roster, broker, workers, database, schema, clock.
 
     It looks at the home folder if there is one, and at every server whose URL is in the environment
-    (STRONGROOM_DATABASE_URL, STRONGROOM_BROKER_URL, STRONGROOM_OPERATOR_BROKER_URL). Exit code 1 if a check failed.
+    (STRONGROOM_DATABASE_URL, STRONGROOM_BROKER_URL, STRONGROOM_OPERATOR_BROKER_URL); with the operator's also at
+    whether workers read their queues, and at the quarantine. What is not configured is named as not looked at.
+    Exit code 1 if a check failed.
 
     Example: `strongroom doctor`
     """
     if health is not None:
         findings = [_health(health, max_age)]
+        unseen: list[Skipped] = []
     else:
         findings = [*_home(home, passphrase), *_worker_files()]
         findings += carry_out("Looking around", _servers(home, has_home=home.exists()))
         findings = findings or [_nothing(home)]
+        unseen = skipped(os.environ, has_home=home.exists())
     failed = any(finding.verdict is Verdict.FAILED for finding in findings)
     if output.json:
-        output.document("doctor", {"ok": not failed, "findings": [_document(finding) for finding in findings]})
+        found, not_looked_at = ([asdict(each) for each in some] for some in (findings, unseen))
+        output.document("doctor", {"ok": not failed, "findings": found, "not_looked_at": not_looked_at})
     colours = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "red"}
     for finding in findings:
         mark = click.style(f"{finding.verdict.value:8}", fg=colours[finding.verdict])
         output.line(f"{mark} {finding.check:12} {finding.detail}")
         if finding.advice:
             output.line(f"{'':8} {'':12} next: {finding.advice}")
+    if unseen:
+        output.line(skipped_line(unseen))
     sys.exit(ExitCode.FAILED if failed else ExitCode.DONE)
-
-
-def _document(finding: Finding) -> dict[str, str]:
-    return {
-        "check": finding.check,
-        "verdict": finding.verdict.value,
-        "detail": finding.detail,
-        "advice": finding.advice,
-    }
 
 
 def _health(path: Path, max_age: float) -> Finding:
@@ -115,15 +109,12 @@ def _nothing(home: Path) -> Finding:
     )
 
 
-def _failure(check: str, error: StrongroomError) -> Finding:
-    return Finding(check, Verdict.FAILED, error.message, error.hint or "")
-
-
 def _home(path: Path, passphrase: Secret | None) -> Iterator[Finding]:
     if not path.exists():
         return
-    from strongroom_agent.home import Home
+    from strongroom_agent.home import Home, Role
     from strongroom_agent.identity import signing_key
+    from strongroom_agent.state import State
     from strongroom_agent.trust import newest_roster
 
     try:
@@ -131,10 +122,16 @@ def _home(path: Path, passphrase: Secret | None) -> Iterator[Finding]:
         yield Finding("home", Verdict.OK, f"{home.config.role.value} {home.config.name} in {path}")
         key = signing_key(home, passphrase)
         yield Finding("key", Verdict.OK, f"signing key {key.key_id} opens")
+        if home.config.role is Role.PRINCIPAL:
+            with State.open(home.state_file) as state:
+                yield enrolment_finding(home.config.name, state.enrolments())
         if home.config.authority is not None:
-            yield from _roster(newest_roster(home))
+            roster = newest_roster(home)
+            yield from _roster(roster)
+            if home.config.role is Role.OFFICER:
+                yield officer_finding(home, roster)
     except StrongroomError as error:
-        yield _failure("home", error)
+        yield failure("home", error)
 
 
 def _roster(roster: "Roster") -> Iterator[Finding]:
@@ -196,7 +193,7 @@ def _worker_files() -> Iterator[Finding]:
             else:
                 yield Finding("sealing keys", Verdict.OK, f"{len(held)} open in {folder}")
     except StrongroomError as error:
-        yield _failure("files", error)
+        yield failure("files", error)
     if folder := os.environ.get("STRONGROOM_STATE_DIR"):
         yield _state_dir(Path(folder))
 
@@ -257,46 +254,86 @@ async def _servers(home: Path, *, has_home: bool) -> list[Finding]:
         findings += [finding async for finding in _database()]
     for variable in ("STRONGROOM_OPERATOR_BROKER_URL", "STRONGROOM_BROKER_URL"):
         if os.environ.get(variable) or os.environ.get(variable + "_FILE"):
-            findings.append(await _broker_in_environment(variable))
+            findings += await _broker_in_environment(variable)
     if has_home:
-        findings.append(await _broker_of_home(home))
+        findings += await _broker_of_home(home)
     return findings
 
 
-async def _broker_in_environment(variable: str) -> Finding:
+async def _broker_in_environment(variable: str) -> list[Finding]:
     from strongroom_cli.settings import BrokerSettings, OperatorBrokerSettings
 
+    operates = variable == "STRONGROOM_OPERATOR_BROKER_URL"
     try:
-        if variable == "STRONGROOM_BROKER_URL":
-            worker = BrokerSettings.load()
-            return await _broker(worker.broker_url.get_secret_value(), worker.broker_ca_file, queues=True)
-        operator = OperatorBrokerSettings.load()
-        return await _broker(operator.operator_broker_url.get_secret_value(), operator.broker_ca_file, queues=True)
+        settings: BrokerSettings | OperatorBrokerSettings
+        if operates:
+            settings = OperatorBrokerSettings.load()
+            url = settings.operator_broker_url.get_secret_value()
+        else:
+            settings = BrokerSettings.load()
+            url = settings.broker_url.get_secret_value()
     except StrongroomError as error:
-        return _failure("broker", error)
+        return [failure("broker", error, f"correct {variable}")]
+    return await _broker(url, settings.broker_ca_file, source=variable, queues=True, loads=operates)
 
 
-async def _broker_of_home(path: Path) -> Finding:
+async def _broker_of_home(path: Path) -> list[Finding]:
+    from strongroom.broker import ClientCertificate
     from strongroom_agent.home import Home
 
     try:
         home = Home.open(path)
         if home.config.broker_url is None:
-            return Finding("broker", Verdict.WARNING, "this home has no broker yet", "`strongroom officer trust`")
-        return await _broker(home.config.broker_url, home.broker_ca, queues=False)
+            return [Finding("broker", Verdict.WARNING, "this home has no broker yet", "`strongroom officer trust`")]
+        files = home.broker_certificate()
     except StrongroomError as error:
-        return _failure("broker", error)
+        return [failure("broker", error, f"see to the home {path}")]
+    certificate = ClientCertificate(*files) if files else None
+    return await _broker(home.config.broker_url, home.broker_ca, source=str(path), certificate=certificate)
 
 
-async def _broker(url: str, ca_file: Path | None, *, queues: bool) -> Finding:
+async def _broker(
+    url: str,
+    ca_file: Path | None,
+    *,
+    source: str,
+    queues: bool = False,
+    loads: bool = False,
+    certificate: "ClientCertificate | None" = None,
+) -> list[Finding]:
+    """Look at a broker as one account; `source` is where its URL stands.
+
+    `queues`: compare the topology. `loads`: count who reads the queues, and what lies in them.
+    """
     from strongroom import broker
 
-    async with broker.connect(url, ca_file=ca_file, name="strongroom doctor", timeout_seconds=10) as connection:
-        findings = await broker.check_topology(connection) if queues else []
-        if findings:
-            problems = "; ".join(str(each) for each in findings)
-            return Finding("broker", Verdict.FAILED, problems, "run `strongroom broker apply`")
-        return Finding("broker", Verdict.OK, f"{connection.where} answers")
+    who = _account(url, certificate)
+    try:
+        async with broker.connect(
+            url, ca_file=ca_file, name="strongroom doctor", timeout_seconds=10, certificate=certificate
+        ) as connection:
+            differences = await broker.check_topology(connection) if queues else []
+            counted = await broker.queue_loads(connection) if loads else []
+    except StrongroomError as error:
+        advice = f"start the broker, or correct its address in {source}"
+        return [replace(found := failure("broker", error, advice), detail=f"{who}: {found.detail}")]
+    if differences:
+        problems = "; ".join(str(each) for each in differences)
+        found = Finding("broker", Verdict.FAILED, f"{who}: {problems}", "run `strongroom broker apply`")
+    else:
+        found = Finding("broker", Verdict.OK, f"{connection.where} answers {who}")
+    return [found, *queue_findings(counted)]
+
+
+def _account(url: str, certificate: "ClientCertificate | None") -> str:
+    """Return as whom a broker is looked at; the rest of a URL may hold a password and is never shown."""
+    from strongroom.broker.endpoint import printable
+
+    if certificate is not None:
+        return f"the certificate {certificate.file}"
+    with suppress(ValueError):
+        return f"the account {printable(unquote(urlsplit(url).username or '-'))}"
+    return "the account -"
 
 
 async def _database() -> AsyncIterator[Finding]:
@@ -320,10 +357,4 @@ async def _database() -> AsyncIterator[Finding]:
         for finding in schema_findings(await check(url)):
             yield finding
     except StrongroomError as error:
-        yield _failure("database", error)
-
-
-def schema_findings(sentences: Sequence[str]) -> list[Finding]:
-    """Return a finding for each sentence of `migrations.check`, which says itself what to do."""
-    failed = [Finding("schema", Verdict.FAILED, sentence) for sentence in sentences]
-    return failed or [Finding("schema", Verdict.OK, "up to date")]
+        yield failure("database", error)

@@ -6,13 +6,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from signal import SIGKILL
+from signal import SIGINT, SIGKILL
 
 import pytest
 from deploy.local import process
 from deploy.local.place import Place
-from deploy.local.trial import OFFICERS, WORKERS
+from deploy.local.trial import OFFICERS, WORKERS, Trial
 from tests.support.servers import lent
+
+from strongroom_agent.home import Home
+from strongroom_agent.trust import newest_roster
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,6 +81,56 @@ def test_environment_leads_to_everything(folder: Path) -> None:
         assert invited.returncode == 0, invited.stderr
 
 
+def test_doctor_sees_who_reads_the_queues(folder: Path) -> None:
+    """With both workers their queues are read; without the escrow worker the doctor fails and says so."""
+    with_both = in_shell(folder, "strongroom doctor")
+    assert with_both.returncode == 0
+    for worker in WORKERS:
+        assert f"1 worker reads the queue {worker} (0 messages wait)" in with_both.stdout
+    assert "answers the account operator" in with_both.stdout
+    Trial(folder, {}).stop_worker("escrow")
+    without = in_shell(folder, "strongroom doctor")
+    assert without.returncode == 1
+    assert "nobody reads the queue escrow (0 messages wait)" in without.stdout
+    assert "1 worker reads the queue recovery" in without.stdout
+    assert command("up", "--folder", str(folder)).returncode == 0
+    assert in_shell(folder, "strongroom doctor").returncode == 0
+
+
+def newest_version(folder: Path, officer: str) -> int:
+    """The version of the newest roster that an officer's home holds."""
+    return newest_roster(Home.open(folder / officer)).body.version
+
+
+def test_up_passes_over_an_officer_whom_the_roster_does_not_name(folder: Path) -> None:
+    """After a removal `up` says so in one line and does all else; a roster that only an officer got is taken."""
+    gone, *left = OFFICERS
+    roster = folder / "authority" / "roster.json"
+    signed = in_shell(
+        folder, f"strongroom authority sign-roster {folder}/authority --remove-officer {gone} --in-place"
+    )
+    assert signed.returncode == 0, signed.stderr
+    Trial(folder, {}).stop_worker("escrow")
+    result = command("up", "--folder", str(folder))
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == f"up: {folder / gone} is passed over: officer {gone}: is not in roster version 2\n"
+    assert [newest_version(folder, officer) for officer in OFFICERS] == [1, 2, 2]
+    assert command("status", "--folder", str(folder)).returncode == 0
+
+    before = roster.read_bytes()
+    again = in_shell(folder, f"strongroom authority sign-roster {folder}/authority --in-place")
+    assert again.returncode == 0, again.stderr
+    assert command("up", "--folder", str(folder)).returncode == 0
+    assert newest_version(folder, left[0]) == 3
+    newest = roster.read_bytes()
+    roster.write_bytes(before)
+    result = command("up", "--folder", str(folder))
+    assert result.returncode == 0, result.stderr
+    assert "held version 2" in result.stderr
+    assert roster.read_bytes() == newest
+    assert [newest_version(folder, officer) for officer in OFFICERS] == [1, 3, 3]
+
+
 def test_each_worker_is_told_its_own_secrets_only(folder: Path) -> None:
     """A worker's settings name its own role, user and keys; the escrow worker is told of no sealing key."""
     for worker, other in (WORKERS, WORKERS[::-1]):
@@ -99,6 +152,24 @@ def test_worker_that_dies_is_replaced(folder: Path, worker: str) -> None:
     (folder / "run" / f"{worker}.health").unlink()
     assert command("up", "--folder", str(folder)).returncode == 0
     assert worker_process(folder, worker) != first
+
+
+def test_interrupted_up_says_one_line_and_goes_on(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Ctrl-C reaches everything of the terminal's; no traceback is shown, and a repeat brings all of it up."""
+    with lent(tmp_path_factory.mktemp("interrupted-trial")) as folder:
+        arguments = [sys.executable, "-m", "deploy.local", "up", "--folder", str(folder)]
+        with subprocess.Popen(
+            arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        ) as up:
+            assert up.stdout is not None
+            assert "PostgreSQL and RabbitMQ" in up.stdout.readline()
+            os.killpg(up.pid, SIGINT)
+            _, said = up.communicate()
+        assert up.returncode == 130
+        assert said == "up: interrupted; run it again, it goes on where it was\n"
+        result = command("up", "--folder", str(folder))
+        assert result.returncode == 0, result.stderr
+        assert command("status", "--folder", str(folder)).returncode == 0
 
 
 def test_down_ends_the_workers_too(tmp_path_factory: pytest.TempPathFactory) -> None:

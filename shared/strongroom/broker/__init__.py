@@ -8,7 +8,7 @@ and virtual host. SPEC sections 6.5 and 8.
 from strongroom.broker.client import Requester
 from strongroom.broker.connection import Connection, connect
 from strongroom.broker.consumer import Consumer, Delivery
-from strongroom.broker.declaration import Finding, apply_topology, check_topology
+from strongroom.broker.declaration import Finding, QueueLoad, apply_topology, check_topology, queue_loads
 from strongroom.broker.endpoint import ClientCertificate
 from strongroom.broker.quarantine import Quarantined, drop, find, peek, quarantine_id, requeue
 
@@ -19,6 +19,7 @@ __all__ = [
     "Delivery",
     "Finding",
     "Quarantined",
+    "QueueLoad",
     "Requester",
     "apply_topology",
     "check_topology",
@@ -27,5 +28,6 @@ __all__ = [
     "find",
     "peek",
     "quarantine_id",
+    "queue_loads",
     "requeue",
 ]

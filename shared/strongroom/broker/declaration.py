@@ -25,6 +25,31 @@ class Finding:
         return f"{self.subject}: {self.problem}; {self.advice}"
 
 
+@dataclass(frozen=True, slots=True)
+class QueueLoad:
+    """How many read a queue, and how many messages in it nobody has been given yet."""
+
+    queue: str
+    consumers: int
+    messages: int
+
+
+async def queue_loads(connection: Connection) -> list[QueueLoad]:
+    """Count readers and waiting messages of each queue of the topology; a queue that is missing is left out.
+
+    Nothing is changed. Raises BrokerUnavailable: the connection is gone, or does not answer in time.
+    """
+    loads: list[QueueLoad] = []
+    for queue in QUEUES:
+
+        async def count(channel: AbstractChannel, passive: bool, name: str = queue.name) -> None:  # noqa: FBT001
+            declared = await channel.queue_declare(name, passive=passive)
+            loads.append(QueueLoad(name, declared.consumer_count or 0, declared.message_count or 0))
+
+        await _attempt(connection, count, passive=True)
+    return loads
+
+
 async def apply_topology(connection: Connection) -> None:
     """Declare exchanges, queues and bindings; what exists already as it should stays untouched.
 
