@@ -202,8 +202,20 @@ def signing_key(home: Home, passphrase: Secret | None) -> SigningKey:
     return key
 
 
+def check_officers_home(home: Home) -> None:
+    """Raise OfficerUnknown for a home that is a host's."""
+    if home.config.role is not HomeRole.OFFICER:
+        raise OfficerUnknown(
+            f"{home.path}: this home is a host's, not an officer's", hint="name an officer's with --home"
+        )
+
+
 def check_officer(home: Home, roster: Roster, role: Role | None = None) -> Officer:
-    """Return the roster's entry for a home's owner; OfficerUnknown without entry, key or the role asked for."""
+    """Return the roster's entry for a home's owner; OfficerUnknown without entry, key or the role asked for.
+
+    Also for a host's home.
+    """
+    check_officers_home(home)
     officer = roster.officer(home.config.name, role)
     if officer.public_key != home.config.public_key:
         raise OfficerUnknown(f"officer {officer.name}: the roster names another key than this home's")

@@ -139,7 +139,8 @@ class IssuedInvitation:
 
     document: the file for the host; a secret unless `host_made_key`, which says that the file holds no private
     key, so that only whoever made the one-time key can use it. signed_by: the officers whose signatures count.
-    signatures_missing: how many more officers have to countersign it before it can be used.
+    signatures_missing: how many more officers have to countersign it before it can be used. remark: why a
+    countersignature was not added, or not needed; None when it was of use.
     """
 
     document: bytes = field(repr=False)
@@ -148,6 +149,7 @@ class IssuedInvitation:
     host_made_key: bool
     signed_by: tuple[str, ...]
     signatures_missing: int
+    remark: str | None = None
 
 
 def invite(
@@ -257,10 +259,13 @@ def countersign(
     roster = _current_roster(home, now, newer=file.roster)
     check_officer(home, roster, Role.INVITE)
     invitation = _signable(file.invitation, roster, now)
-    signed = file.invitation
-    if home.config.name not in {officer.name for officer in roster.officers_who_signed(signed, Role.INVITE)}:
-        signed = signed.countersigned(signing_key(home, passphrase))
-    return _issued(replace(file, invitation=signed, roster=roster.statement), roster, invitation)
+    file = replace(file, roster=roster.statement)
+    before = _issued(file, roster, invitation)
+    if home.config.name in before.signed_by:
+        return replace(before, remark="you have signed it already: nothing was added")
+    signed = file.invitation.countersigned(signing_key(home, passphrase))
+    remark = None if before.signatures_missing else "it needed no more signatures"
+    return replace(_issued(replace(file, invitation=signed), roster, invitation), remark=remark)
 
 
 def _signable(statement: Statement, roster: Roster, now: int) -> Invitation:

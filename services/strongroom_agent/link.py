@@ -5,8 +5,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, Protocol, TypeAlias
 
 from strongroom.broker import ClientCertificate, Requester, connect
-from strongroom.errors import ConfigurationInvalid
+from strongroom.errors import ConfigurationInvalid, NoAnswer
 from strongroom_agent.home import Home
+from strongroom_agent.patience import Silence
 
 BROKER_SECONDS_MAX: Final = 10.0
 
@@ -38,6 +39,36 @@ class Link(Protocol):
         ...
 
 
+class BrokerLink:
+    """A link over one connection to the broker; its silence names no time, which only the whole call knows."""
+
+    def __init__(self, requester: Requester, where: str) -> None:
+        """Ask by `requester`; `where` is the broker, for messages to people."""
+        self._requester = requester
+        self._where = where
+
+    async def submit(
+        self,
+        routing_key: str,
+        body: bytes,
+        *,
+        message_id: str,
+        headers: Mapping[str, int | str],
+        expiration_seconds: float | None,
+    ) -> None:
+        """Publish a request, see `Link`."""
+        await self._requester.submit(
+            routing_key, body, message_id=message_id, headers=headers, expiration_seconds=expiration_seconds
+        )
+
+    async def answer(self, message_id: str, timeout_seconds: float) -> bytes:
+        """Wait for the answer, see `Link`; raises Silence or BrokerUnavailable."""
+        try:
+            return await self._requester.answer(message_id, timeout_seconds)
+        except NoAnswer:
+            raise Silence(self._where) from None
+
+
 Connector: TypeAlias = Callable[[Home], AbstractAsyncContextManager[Link]]
 
 
@@ -58,4 +89,4 @@ async def broker_link(home: Home) -> AsyncIterator[Link]:
         ) as connection,
         Requester(connection, name=home.config.name) as requester,
     ):
-        yield requester
+        yield BrokerLink(requester, connection.where)

@@ -4,12 +4,14 @@ from functools import partial
 
 from strongroom import limits
 from strongroom.errors import NotFound
+from strongroom.messages import RequestState
 from strongroom_agent import countersigning, docket, verdicts
 from strongroom_agent.caller import ASK_SECONDS, Caller
 from strongroom_agent.cases import Case, Consent
 from strongroom_agent.countersigning import SentInvitation
 from strongroom_agent.docket import Scope, VerifiedDocket
 from strongroom_agent.home import Role
+from strongroom_agent.identity import check_officers_home
 from strongroom_agent.invitation import IssuedInvitation
 from strongroom_agent.patience import Deadline
 from strongroom_agent.session import Session
@@ -49,11 +51,23 @@ class OfficerCalls(Caller):
         return await self._patiently(attempt, wait_seconds)
 
     async def case(self, request: str, *, wait_seconds: float = ASK_SECONDS) -> Case:
-        """Return the request with this id, verified; raises NotFound, and as `docket`."""
+        """Return the request with this id, verified; raises NotFound, and as `docket`.
+
+        One that does not wait any more is not shown as waiting by `status` from then on.
+        """
         found = await self.docket(request=request, wait_seconds=wait_seconds)
         if not found.cases:
-            raise NotFound(f"request {request}: is not on the docket")
-        return found.cases[0]
+            raise NotFound(
+                f"request {request}: is not on the docket", hint="`strongroom requests --all` lists those that are"
+            )
+        [case] = found.cases
+        if case.state is not RequestState.PENDING:
+            self._state.forget_pending(case.id)
+        return case
+
+    def check_is_officer(self) -> None:
+        """Raise OfficerUnknown for the home of a host, before anything is asked."""
+        check_officers_home(self._home)
 
     def check_approvable(self, case: Case) -> None:
         """Raise unless the owner of this home may approve this request now.
@@ -98,8 +112,8 @@ class OfficerCalls(Caller):
     async def deny(self, case: Case, *, reason: str, wait_seconds: float = ASK_SECONDS) -> Recorded:
         """Forbid a request for good, as an officer or as the owner of the records; it need not be a verified one.
 
-        Raises OfficerUnknown, ApprovalInvalid when it does not wait or is for another host's records, Expired,
-        UsageError without a reason; otherwise as `approve`.
+        It is not shown as waiting by `status` from then on. Raises OfficerUnknown, ApprovalInvalid when it does
+        not wait or is for another host's records, Expired, UsageError without a reason; otherwise as `approve`.
         """
         verdict = verdicts.denial(
             case,
@@ -109,7 +123,9 @@ class OfficerCalls(Caller):
             reason=reason,
             now=self._now,
         )
-        return await self._patiently(verdict.deliver, wait_seconds)
+        recorded = await self._patiently(verdict.deliver, wait_seconds)
+        self._state.forget_pending(case.id)
+        return recorded
 
     async def revoke(
         self, principal: str, *, key: str | None = None, reason: str, wait_seconds: float = ASK_SECONDS

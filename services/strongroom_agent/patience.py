@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from secrets import SystemRandom
 from typing import Final, TypeVar
 
-from strongroom.errors import TransientError
+from strongroom.errors import NoAnswer, TransientError
 
 FIRST_PAUSE_SECONDS_MAX: Final = 0.25
 PAUSE_SECONDS_MAX: Final = 10.0
@@ -15,6 +15,19 @@ _RANDOM: Final = SystemRandom()
 T = TypeVar("T")
 Deadline = float
 """A moment on the event loop's own clock, in seconds."""
+
+
+class Silence(NoAnswer):
+    """Nobody answered an attempt; `patiently` says in its place for how long it has asked in all."""
+
+    def __init__(self, where: str, *, wait_seconds: float | None = None) -> None:
+        """Keep whom was asked, e.g. `host:port/vhost`; `wait_seconds` is the whole time that it has taken."""
+        lasting = "" if wait_seconds is None else f" within {max(1, round(wait_seconds))} s"
+        super().__init__(
+            f"no answer from {where}{lasting}",
+            hint="is a worker running? `strongroom doctor` says; then give the same command again",
+        )
+        self.where = where
 
 
 async def patiently(
@@ -28,7 +41,7 @@ async def patiently(
 
     It is called at least once, with the deadline it has to keep. A TransientError is followed by a pause, drawn
     evenly from nothing to a bound that doubles each time, and by another call; the last one is raised when a
-    pause would pass the deadline. Every other error passes through at once.
+    pause would pass the deadline, a Silence with all of `wait_seconds`. Every other error passes through at once.
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + wait_seconds
@@ -36,9 +49,11 @@ async def patiently(
     while True:
         try:
             return await attempt(deadline)
-        except TransientError:
+        except TransientError as error:
             pause = draw(0.0, bound)
             if clock() + pause >= deadline:
+                if isinstance(error, Silence):
+                    raise Silence(error.where, wait_seconds=wait_seconds) from None
                 raise
         await sleep(pause)
         bound = min(PAUSE_SECONDS_MAX, bound * 2)

@@ -302,6 +302,10 @@ class State:
             for row in self.rows("SELECT * FROM pending_requests ORDER BY asked_at DESC, request DESC")
         ]
 
+    def forget_pending(self, request: str) -> None:
+        """Drop a request that does not wait any more; one that is not kept changes nothing."""
+        self.execute("DELETE FROM pending_requests WHERE request = ?", request)
+
     # ---- enrolment ----
 
     def enrolments(self) -> list[KeptEnrolment]:

@@ -1,6 +1,7 @@
 """Requests that wait for approvals or for their time: what people are told of them, and going on asking."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,6 +31,8 @@ OPEN: Final = frozenset(
 something of its own."""
 
 _JITTER: Final = 0.2
+_COUNT: Final = re.compile(r"approvals: policy asks for (\d+), there are (\d+)(.*)", re.DOTALL)
+_DELAY: Final = "delay: "
 _RANDOM: Final = SystemRandom()
 
 T = TypeVar("T")
@@ -78,6 +81,26 @@ class Unreleased(Rejected):
         super().__init__(message, remote_code=refusal.code, hint=hint, retry_at=refusal.retry_at)
         self.asked = asked
         self.words = refusal.message
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether approvals or time are missing, and nothing else."""
+        return self.remote_code == ApprovalRequired.code
+
+    @property
+    def is_approved(self) -> bool:
+        """Whether only time has to pass, until `retry_at`."""
+        count = _COUNT.fullmatch(self.words)
+        enough = self.words.startswith(_DELAY) if count is None else int(count[2]) >= int(count[1])
+        return self.is_waiting and self.retry_at is not None and enough
+
+    @property
+    def outlook(self) -> str:
+        """What lets a request wait, e.g. `1 of 2 (bob)` approvals; the authority's words if of another form."""
+        if self.is_approved and self.retry_at is not None:
+            return f"approved; the key can be fetched from {_time(self.retry_at)} on"
+        count = _COUNT.fullmatch(self.words)
+        return f"{count[2]} of {count[1]}{count[3]}" if count else self.words
 
     @property
     def is_open(self) -> bool:

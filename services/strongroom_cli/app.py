@@ -22,6 +22,7 @@ from strongroom_cli import (
     requests,
     worker,
 )
+from strongroom_cli.hints import hint_for
 
 EPILOG = (
     "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 denied, 5 waiting for approval, 6 not proven yet, "
@@ -48,12 +49,12 @@ class _Root(click.RichGroup):
 
 def _say(error: StrongroomError, *, as_json: bool) -> None:
     if as_json:
-        document = {"error": {"code": error.code, "message": error.message, "hint": error.hint}}
+        document = {"error": {"code": error.code, "message": error.message, "hint": hint_for(error)}}
         click.echo(json.dumps(document), err=True)
         return
     click.echo(click.style("error: ", fg="red", bold=True) + error.message, err=True)
-    if error.hint:
-        click.echo(click.style("  next: ", bold=True) + error.hint, err=True)
+    if hint := hint_for(error):
+        click.echo(click.style("  next: ", bold=True) + hint, err=True)
 
 
 @click.group(cls=_Root, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})

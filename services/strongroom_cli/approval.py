@@ -8,6 +8,7 @@ import rich_click as click
 
 from strongroom.crypto.secret import Secret
 from strongroom.errors import UsageError
+from strongroom_cli.arguments import check_key_id, check_principal
 from strongroom_cli.options import home_option, output_option, passphrase_option, wait_option
 from strongroom_cli.output import Output, ask, carry_out, check_can_ask, receipt, when
 from strongroom_cli.requests import check_id, words
@@ -60,6 +61,7 @@ def approve(
     check_id(request_id)
     check_can_ask(yes=yes)
     with Agent.open(home, passphrase=passphrase) as agent:
+        agent.check_is_officer()
         case = carry_out("Asking the authority", agent.case(request_id, wait_seconds=wait_seconds))
         if agent.standing_approval(case) is not None:
             _tell_approved(case, None, output)
@@ -193,6 +195,8 @@ def revoke(
 
     if not reason.strip():
         raise UsageError("--reason: must say why; it stays on record")
+    check_principal("principal", principal)
+    check_key_id("--key", key_id)
     check_can_ask(yes=yes)
     what = f"key {key_id} of {principal}" if key_id else f"{principal}, with all its keys"
     with Agent.open(home, passphrase=passphrase) as agent:

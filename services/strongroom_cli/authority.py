@@ -146,8 +146,15 @@ def init(
 def _warn(body: "RosterBody") -> None:
     from strongroom.authority import unmeetable
 
-    for words in unmeetable(body):
+    for words in map(_by_option, unmeetable(body)):
         click.echo(click.style("warning: ", fg="yellow", bold=True) + words, err=True)
+
+
+def _by_option(words: str) -> str:
+    """Call the policy in a sentence that begins with it by the name that --set-policy takes."""
+    first, space, rest = words.partition(" ")
+    names = {member: word for word, (member, *_) in _POLICY.items()}
+    return names.get(first, first) + space + rest
 
 
 def _officer(card: str) -> "Officer":
@@ -158,7 +165,9 @@ def _officer(card: str) -> "Officer":
 
     path, colon, listed = card.rpartition(":")
     chosen = [role for role in listed.split(",") if role]
-    given = bool(colon) and set(chosen) <= set(_ROLES) and not Path(card).exists()
+    given = bool(colon) and not Path(card).exists() and (set(chosen) <= set(_ROLES) or Path(path).is_file())
+    if given and (unknown := set(chosen) - set(_ROLES)):
+        raise UsageError(f"{card}: {min(unknown)!r} is no role", hint=f"the roles are {', '.join(_ROLES)}")
     opened = click.File("rb").convert(path if given else card, None, click.get_current_context())
     document = parse_json(opened.read(), what="officer card")
     if not isinstance(document, dict):
@@ -218,7 +227,7 @@ def sign_roster(
 ) -> None:
     """Sign the roster that follows FOLDER/roster.json, and print it; what changes is said on standard error.
 
-    Without any change it renews the one before. Workers and officers take it from a file, hosts with their next
+    Without any change it renews the one before. Workers take it from a file, officers and hosts with their next
     answer. Use --in-place to replace the file: the shell would empty it before it is read.
 
     Example: `strongroom authority sign-roster keys --add-officer dora.json:approve
@@ -240,46 +249,61 @@ def sign_roster(
     after = next_roster(before, changes, key, now=int(time.time()), life_seconds=life_days * _DAY_SECONDS)
     click.echo(f"roster version {after.body.version} follows version {before.body.version}", err=True)
     for words in differences(before.body, after.body) or ["nothing but its version and times changes"]:
-        click.echo(f"  {words}", err=True)
+        click.echo(f"  {_by_option(words)}", err=True)
     click.echo(f"  valid to {when(after.body.expires_at)}, was {when(before.body.expires_at)}", err=True)
     _warn(after.body)
     if in_place:
         replace_roster(path, after)
         _say_roster(after, key.public_key, output)
-        return
-    sys.stdout.buffer.write(after.statement.envelope() + b"\n")
-    sys.stdout.buffer.flush()
+    else:
+        sys.stdout.buffer.write(after.statement.envelope() + b"\n")
+        sys.stdout.buffer.flush()
+    click.echo(
+        "  next: put it in the place of the workers' roster file, which they read while they run; officers and"
+        " hosts take it with their next answer",
+        err=True,
+    )
 
 
 def _policy_values(pairs: tuple[str, ...]) -> dict[str, int]:
     values: dict[str, int] = {}
     for pair in pairs:
         name, _, text = pair.partition("=")
-        member = _POLICY[name][0] if name in _POLICY else name
-        if member not in {each for each, *_ in _POLICY.values()} or not _NUMBER.fullmatch(text) or member in values:
+        name = next((word for word, (member, *_) in _POLICY.items() if name in (word, member)), "")
+        if not name or _POLICY[name][0] in values:
             raise UsageError(
-                f"--set-policy {pair!r}: must be NAME=VALUE, and each name once",
-                hint=f"the names are {', '.join(_POLICY)}; the values are whole numbers",
+                f"--set-policy {pair[:80]!r}: must be NAME=VALUE, and each name once",
+                hint=f"the names are {', '.join(_POLICY)}",
             )
+        member, least, most, *_ = _POLICY[name]
+        if not _NUMBER.fullmatch(text) or not least <= int(text) <= most:
+            raise UsageError(f"--set-policy {name}: must be a whole number, {least} to {most}")
         values[member] = int(text)
     return values
 
 
 @authority.command("show")
-@click.argument("roster", type=EXISTING_FILE)
+@click.argument("roster", metavar="FOLDER|ROSTER", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--root-key",
     type=EXISTING_FILE,
-    required=True,
-    help="The pinned root public key (root.pub).",
+    help="The pinned root public key.  [default: root.pub beside the roster]",
 )
 @output_option
-def show(roster: Path, root_key: Path, output: Output) -> None:
-    """Verify a ROSTER under the root key and show what it says; first the id of the root key, to be compared.
+def show(roster: Path, root_key: Path | None, output: Output) -> None:
+    """Verify a roster under the root key and show what it says; first the id of the root key, to be compared.
 
-    Example: `strongroom authority show keys/roster.json --root-key keys/root.pub`
+    Of a FOLDER that `authority init` made: its roster.json.
+
+    Example: `strongroom authority show keys` or `strongroom authority show roster.json --root-key root.pub`
     """
-    _show(roster, root_key, output)
+    path = roster / "roster.json" if roster.is_dir() else roster
+    pinned = root_key or path.parent / "root.pub"
+    for file in (path, pinned):
+        if not file.is_file():
+            hint = "name the folder that `strongroom authority init` made, or a roster and --root-key FILE"
+            raise UsageError(f"{file}: there is no such file", hint=hint)
+    _show(path, pinned, output)
 
 
 def _show(path: Path, root_key: Path, output: Output) -> "RosterBody":

@@ -25,9 +25,10 @@ def show_disclosures(disclosed: "Iterable[KeptDisclosure]", principal: str) -> N
 def show_pending(pending: "Iterable[KeptPending]") -> None:
     """Print on standard error who asks for keys of this host and waits, and how to forbid it."""
     for each in pending:
+        delay = f"; not released before {when(each.not_before)}" if each.not_before > each.asked_at else ""
         click.echo(
             f"  WAITING: {each.requester_kind} {each.requester} has asked for keys of this host at"
-            f" {when(each.asked_at)}{_why(each.reason)}; not released before {when(each.not_before)}\n"
+            f" {when(each.asked_at)}{_why(each.reason)}{delay}\n"
             f"  next: if that must not be, `strongroom deny {each.request} --reason TEXT`",
             err=True,
         )

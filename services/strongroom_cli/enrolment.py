@@ -1,13 +1,17 @@
 """Commands by which a host gets in: card, enrol."""
 
-import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 import rich_click as click
 
 from strongroom.crypto.secret import Secret
+from strongroom.errors import NoAnswer, Rejected, UsageError
+from strongroom_cli.arguments import is_key_id
+from strongroom_cli.hints import hint_for
 from strongroom_cli.options import (
     EXISTING_FILE,
     broker_login,
@@ -17,8 +21,6 @@ from strongroom_cli.options import (
     wait_option,
 )
 from strongroom_cli.output import Output, carry_out, receipt, when
-
-_KEY_ID: Final = re.compile("[0-9a-f]{32}")
 
 
 @click.command()
@@ -35,11 +37,19 @@ def card(principal: str, home: Path, passphrase: Secret | None) -> None:
     `strongroom invite --for card.json > inv.json`, then here `strongroom enrol inv.json`
     """
     from strongroom_agent.cards import make_card
+    from strongroom_agent.identity import one_time_key_file
 
+    was_there = one_time_key_file(home).exists()
     made = make_card(home, principal, passphrase=passphrase)
     sys.stdout.buffer.write(made.to_bytes() + b"\n")
     sys.stdout.buffer.flush()
     click.echo(f"card of {made.principal}: one-time key {made.key_id}; officers compare this id", err=True)
+    if was_there:
+        click.echo(
+            "  this folder had made that key for a card before: of all cards with it only one name can enrol here."
+            " For a host of another name use another folder (--home)",
+            err=True,
+        )
 
 
 @click.command()
@@ -101,7 +111,8 @@ def enrol(
         login=broker_login(broker_url_file, broker_certificate, broker_key),
         wait_seconds=wait_seconds,
     )
-    done = carry_out("Enrolling", work)
+    with _told_of_folder(home):
+        done = carry_out("Enrolling", work)
     if output.json:
         output.document(
             "enrolment",
@@ -123,12 +134,38 @@ def enrol(
     output.line(receipt("recovery", done.log_index, done.tree_size))
     output.line(f"  roster      version {done.roster_version}, expires {when(done.roster_expires_at)}")
     output.line(f"  home        {home}")
-    told = "as you asked" if root_key else "compare it with `strongroom authority show`, by another way"
+    told = "as you asked" if root_key else "compare it with `strongroom authority show FOLDER`, by another way"
     output.line(f"  root key    {done.root_key_id}: {told}")
+
+
+@contextmanager
+def _told_of_folder(home: Path) -> Iterator[None]:
+    """Add to a refusal, and to silence, what becomes of the folder that the enrolment was begun in."""
+    try:
+        yield
+    except Rejected as error:
+        from strongroom_agent.status import status
+
+        first = hint_for(error) or "ask an officer for another invitation"
+        other = "for a host of another name use another folder (--home)"
+        if status(home, limit=1).records_total == 0:
+            other += f", or delete {home} first: no key was ever handed over in it"
+        error.hint = f"{first}; {other}"
+        raise
+    except NoAnswer as error:
+        error.hint = f"{error.hint}; the enrolment is kept in {home}" if error.hint else error.hint
+        raise
 
 
 def _root_key_id(text: str) -> str:
     from strongroom.crypto.signing import key_id
     from strongroom.settings import read_root_key
 
-    return text if _KEY_ID.fullmatch(text) else key_id(read_root_key(Path(text)))
+    if is_key_id(text):
+        return text
+    if not Path(text).exists():
+        raise UsageError(
+            f"--root-key {text!r}: neither a file nor a key id (32 hex digits)",
+            hint="`strongroom authority show FOLDER` prints the id where the authority is kept",
+        )
+    return key_id(read_root_key(Path(text)))

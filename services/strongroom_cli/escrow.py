@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import rich_click as click
 
+from strongroom import limits
 from strongroom.crypto.secret import Secret
 from strongroom.errors import ExitCode, TransientError, UsageError
 from strongroom_cli.disclosures import show_disclosures, show_pending
+from strongroom_cli.hints import hint_for
 from strongroom_cli.options import home_option, output_option, passphrase_option, wait_option
 from strongroom_cli.output import Output, carry_out, receipt, when
 
@@ -58,8 +60,15 @@ def escrow(
     """
     from strongroom_agent.agent import Agent, KeyToEscrow
 
+    material = file.read(limits.KEY_MATERIAL_BYTES_MAX + 1)
+    if not 1 <= len(material) <= limits.KEY_MATERIAL_BYTES_MAX:
+        found = "is empty" if not material else "is too long"
+        raise UsageError(
+            f"FILE: {found}; a key has 1 to {limits.KEY_MATERIAL_BYTES_MAX:,} bytes",
+            hint="for a whole file, `strongroom seal FILE`: it escrows the session key alone",
+        )
     key = KeyToEscrow(
-        material=Secret(file.read()),
+        material=Secret(material),
         name=name,
         kind=kind,
         description=description,
@@ -112,6 +121,8 @@ def show_delivery(delivery: "Delivery", output: Output) -> None:
             output.line(_sentence(record_document(row)))
         if delivery.error is not None:
             click.echo(f"  {delivery.error.message}", err=True)
+            if (hint := hint_for(delivery.error)) is not None:
+                click.echo(f"  next: {hint}", err=True)
     sys.exit(delivery.exit_code)
 
 
@@ -203,8 +214,8 @@ def sync(
     show_pending(report.pending)
     if report.error is not None:
         click.echo(f"  {report.error.message}", err=True)
-        if report.error.hint is not None:
-            click.echo(f"  next: {report.error.hint}", err=True)
+        if (hint := hint_for(report.error)) is not None:
+            click.echo(f"  next: {hint}", err=True)
     sys.exit(report.exit_code)
 
 

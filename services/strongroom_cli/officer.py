@@ -10,6 +10,7 @@ import rich_click as click
 
 from strongroom.crypto.secret import Secret
 from strongroom.errors import UsageError
+from strongroom_cli.arguments import check_prefix, check_principal
 from strongroom_cli.options import (
     EXISTING_FILE,
     home_option,
@@ -188,6 +189,8 @@ def invite(
             "--send: goes with --replace and --for",
             hint="have the host make the key (`strongroom card NAME`); other files are handed to officers directly",
         )
+    check_principal("principal", principal)
+    check_prefix(prefix)
     issued = issue(
         home,
         principal,
@@ -247,6 +250,8 @@ def countersign(
         issued = sign(file.read(), home, passphrase=passphrase)
         _print_invitation(issued)
         _tell(issued)
+        if issued.remark is not None:
+            click.echo(f"  {issued.remark}", err=True)
         if send:
             with Agent.open(home, passphrase=passphrase) as agent:
                 work = agent.send_invitation(issued, wait_seconds=wait_seconds)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 import rich_click as click
 
 from strongroom.crypto.secret import Secret
-from strongroom.errors import ExitCode, UsageError
+from strongroom.errors import ExitCode, TransientError, UsageError
+from strongroom_cli.arguments import check_principal, check_record
 from strongroom_cli.options import EXISTING_FILE, home_option, output_option, passphrase_option, wait_option
 from strongroom_cli.output import Output, carry_out, legible, progress, run, when
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS: Final = 60.0
 WAIT_SECONDS_MAX: Final = 7 * 86_400
+_PROGRESS_WIDTH: Final = 66  # of 80 columns, beside the spinner and the time
 
 
 @click.command()
@@ -82,10 +84,14 @@ def recover(
 
     if sum(choice is not None for choice in (name, record, sealed)) != 1:
         raise UsageError("give exactly one of --name, --record and --file")
+    check_principal("--principal", principal)
+    if record is not None:
+        check_record(record)
     to_stdout = _goes_to_stdout(out, force=force, reveal=reveal, json=output.json)
     target = nullcontext((out, sys.stdout.buffer)) if to_stdout or out is None else appearing(out, overwrite=True)
+    told = _Told(output, reason)
     # The file is there before the authority is asked: a key that has no place to go is not released.
-    with Agent.open(home, passphrase=passphrase) as agent, target as (_, stream), _told(output):
+    with Agent.open(home, passphrase=passphrase) as agent, target as (_, stream), told.outcome():
         with progress("Asking the authority") as show:
             recovery = run(
                 agent.recover(
@@ -95,7 +101,7 @@ def recover(
                     reason=reason,
                     anew=anew,
                     follow=wait_seconds is not None,
-                    watch=_watch(show, _quiet if output.json else sys.stderr.write, reason),
+                    watch=told.watch(show),
                     wait_seconds=wait_seconds or ANSWER_SECONDS,
                 )
             )
@@ -112,64 +118,119 @@ def recover(
         sys.exit(ExitCode.FAILED)
 
 
-def _quiet(_text: str) -> None:
-    """Say nothing: in JSON mode only documents are written."""
+class _Told:
+    """Says of the request that a command asks by what people, officers and programs have to know of it."""
+
+    def __init__(self, output: Output, reason: str) -> None:
+        self._output = output
+        self._reason = reason
+        self._asked: Asked | None = None
+        self._waits: set[str] = set()
+
+    def watch(self, show: Callable[[str], None]) -> "Callable[[Asked, Unreleased | None], None]":
+        """Give what says, while the command runs, what is waited for; `show` is the line of the progress."""
+
+        def watch(asked: "Asked", answer: "Unreleased | None") -> None:
+            self._asked = asked
+            if answer is not None:
+                show(_short(_heading(answer)))
+                if asked.id not in self._waits:
+                    self._waits.add(asked.id)
+                    self._say("".join(f"{line}\n" for line in _waiting(answer, next_=_officers(answer))))
+            elif asked.was_kept:
+                self._say(f"  taking up request {asked.id} of {when(asked.issued_at)}\n")
+                if self._reason and self._reason != asked.reason:
+                    own = legible(asked.reason)
+                    self._say(f'  it goes on with its own reason, "{own}"; --new signs a new request\n')
+
+        return watch
+
+    @contextmanager
+    def outcome(self) -> Iterator[None]:
+        """Tell of a request that brought no key; the error goes on, except one that is told here already."""
+        from strongroom_agent.agent import Unreleased
+
+        try:
+            yield
+        except Unreleased as error:
+            if self._output.json:
+                self._output.document("recovery", _unreleased_document(error))
+            elif error.is_waiting:
+                lines = _waiting(error, next_=_next(error))
+                if error.asked.id in self._waits:
+                    # What identifies the request was said when it began to wait.
+                    lines = [lines[0], lines[-1]]
+                click.echo("\n".join(lines), err=True)
+                sys.exit(error.exit_code)
+            raise
+        except TransientError as error:
+            if self._asked is not None and self._asked.is_kept:
+                kept = f"request {self._asked.id} is kept"
+                error.hint = f"{error.hint}; {kept}" if error.hint else f"{kept}: give the same command again"
+            raise
+        except KeyboardInterrupt:
+            if self._asked is not None and self._asked.is_kept:
+                self._say(f"\nrequest {self._asked.id} is kept: the same command goes on with it\n")
+            raise
+
+    def _say(self, text: str) -> None:
+        # Not by click: the display of the progress makes room only for what is written to standard error itself.
+        if not self._output.json:
+            sys.stderr.write(text)
 
 
-def _watch(
-    show: Callable[[str], None], say: Callable[[str], object], reason: str
-) -> "Callable[[Asked, Unreleased | None], None]":
-    """Give what says, while the command runs, which request is asked by and what it waits for.
-
-    Not by click: the display of the progress makes room only for what is written to standard error itself.
-    """
-    told: set[str] = set()
-
-    def watch(asked: "Asked", answer: "Unreleased | None") -> None:
-        if answer is not None:
-            show(f"Waiting: {legible(answer.words)}")
-            if asked.id not in told:
-                told.add(asked.id)
-                say(
-                    f"  request {asked.id} waits, until {when(asked.expires_at)} at most\n"
-                    f"  digest sha256:{asked.digest}, recipient key {asked.recipient_key}\n"
-                    f"  officers run `strongroom requests` and `strongroom approve {asked.id}`\n"
-                )
-        elif asked.was_kept:
-            say(f"  taking up request {asked.id} of {when(asked.issued_at)}\n")
-            if reason and reason != asked.reason:
-                own = legible(asked.reason)
-                say(f'  it goes on with its own reason, "{own}"; --new signs a new request\n')
-
-    return watch
+def _waiting(error: "Unreleased", *, next_: str) -> list[str]:
+    """Say what a request waits for, and what officers compare before they approve it."""
+    asked = error.asked
+    what = "waiting for approval" if error.is_waiting and not error.is_approved else "waiting"
+    lines = [
+        f"{what}: {legible(error.outlook)}",
+        f"  request     {asked.id}",
+        f"  expires     {when(asked.expires_at)}",
+        f"  digest      sha256:{asked.digest}",
+        f"  recipient   {asked.recipient_key}",
+    ]
+    if error.retry_at is not None and not error.is_approved:
+        lines.append(f"  not before  {when(error.retry_at)}")
+    return [*lines, f"  next: {next_}"] if next_ else lines
 
 
-@contextmanager
-def _told(output: Output) -> Iterator[None]:
-    """Say of a request that brought no key what an officer or a program has to know of it; the error goes on."""
-    from strongroom_agent.agent import Unreleased
+def _heading(error: "Unreleased") -> str:
+    if error.is_waiting and not error.is_approved:
+        return f"{legible(error.outlook)}: waiting for approval"
+    return legible(error.outlook)
 
-    try:
-        yield
-    except Unreleased as error:
-        asked = error.asked
-        if output.json:
-            output.document(
-                "recovery",
-                {
-                    "request": asked.id,
-                    "digest": f"sha256:{asked.digest}",
-                    "state": error.state.value,
-                    "code": error.remote_code,
-                    "message": error.words,
-                    "principal": asked.principal,
-                    "reason": asked.reason,
-                    "recipient_key": asked.recipient_key,
-                    "expires_at": asked.expires_at,
-                    "retry_at": error.retry_at,
-                },
-            )
-        raise
+
+def _officers(error: "Unreleased") -> str:
+    if not error.is_waiting or error.is_approved:
+        return ""
+    return f"officers run `strongroom requests` and `strongroom approve {error.asked.id}`"
+
+
+def _next(error: "Unreleased") -> str:
+    if error.is_approved:
+        return f"give the same command again from {when(error.retry_at)} on, or now with --wait SECONDS"
+    return f"{_officers(error)}; then give the same command again, or give it now with --wait SECONDS"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _PROGRESS_WIDTH else text[: _PROGRESS_WIDTH - 1] + "…"
+
+
+def _unreleased_document(error: "Unreleased") -> dict[str, object]:
+    asked = error.asked
+    return {
+        "request": asked.id,
+        "digest": f"sha256:{asked.digest}",
+        "state": error.state.value,
+        "code": error.remote_code,
+        "message": error.words,
+        "principal": asked.principal,
+        "reason": asked.reason,
+        "recipient_key": asked.recipient_key,
+        "expires_at": asked.expires_at,
+        "retry_at": error.retry_at,
+    }
 
 
 def _goes_to_stdout(out: Path | None, *, force: bool, reveal: bool, json: bool) -> bool:
@@ -178,6 +239,8 @@ def _goes_to_stdout(out: Path | None, *, force: bool, reveal: bool, json: bool) 
     to_stdout = out is None or str(out) == "-"
     if to_stdout and json:
         raise UsageError("a key is never part of a JSON document", hint="use --out FILE with -o json")
+    if not to_stdout and out is not None and out.is_dir():
+        raise UsageError(f"{out}: is a folder", hint=f"name a file in it, e.g. --out {out / 'key'}")
     if not to_stdout and out is not None and out.exists() and not (force and out.is_file()):
         raise UsageError(f"{out} exists", hint="choose another file, or overwrite a file with --force")
     return to_stdout
@@ -236,6 +299,7 @@ def records(
     """
     from strongroom_agent.agent import Agent
 
+    check_principal("--principal", principal)
     with Agent.open(home, passphrase=passphrase) as agent:
         work = agent.records(principal=principal, wait_seconds=wait_seconds)
         found = carry_out("Asking the authority", work).records

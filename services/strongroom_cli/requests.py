@@ -10,6 +10,7 @@ import rich_click as click
 
 from strongroom.crypto.secret import Secret
 from strongroom.errors import UsageError
+from strongroom_cli.arguments import check_principal, is_id
 from strongroom_cli.options import home_option, output_option, passphrase_option, wait_option
 from strongroom_cli.output import Output, carry_out, lasting, legible, when
 
@@ -49,6 +50,7 @@ def requests_(
     """
     from strongroom_agent.agent import Agent
 
+    check_principal("--principal", principal)
     with Agent.open(home, passphrase=passphrase) as agent:
         if request_id is not None:
             if everything or principal:
@@ -75,14 +77,8 @@ def requests_(
 
 def check_id(text: str) -> None:
     """Raise UsageError for what is no request id."""
-    from pydantic import TypeAdapter, ValidationError
-
-    from strongroom.fields import Id
-
-    try:
-        TypeAdapter(Id).validate_python(text)
-    except ValidationError:
-        raise UsageError(f"{text!r} is no request id", hint="`strongroom requests` lists them") from None
+    if not is_id(text):
+        raise UsageError(f"{text!r} is no request id", hint="`strongroom requests` lists them")
 
 
 def _row(case: "Case", now: int) -> tuple[str, ...]:

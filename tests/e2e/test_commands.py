@@ -172,13 +172,17 @@ def test_every_command_speaks_json(trial: Trial, place: Path, strongroom: Comman
 
 
 ERROR = re.compile(r"error: [^\n]+\n(  next: [^\n]+\n)?")
+WAITING = re.compile(
+    r"waiting for approval: 0 of 2\n  request +[0-9a-f-]{36}\n  expires +\S+ \S+Z\n  digest +sha256:[0-9a-f]{64}\n"
+    r"  recipient +[0-9a-f]{32}\n  next: [^\n]+\n"
+)
 
 
 def assert_said(outcome: Outcome, code: ExitCode) -> None:
-    """An error is one line `error:`, perhaps one line `next:`, and nothing else."""
+    """An error is one line `error:`, perhaps one line `next:`, and nothing else; what waits is no error."""
     outcome.done(code)
     assert outcome.out == b""
-    assert ERROR.fullmatch(outcome.err), outcome.err
+    assert (WAITING if code is ExitCode.WAITING else ERROR).fullmatch(outcome.err), outcome.err
 
 
 def assert_said_in_json(outcome: Outcome, code: ExitCode) -> None:

@@ -2,7 +2,7 @@ import pytest
 
 from strongroom.errors import BrokerUnavailable, NoAnswer, ReplyInvalid
 from strongroom_agent import patience
-from strongroom_agent.patience import PAUSE_SECONDS_MAX, patiently, seconds_left
+from strongroom_agent.patience import PAUSE_SECONDS_MAX, Silence, patiently, seconds_left
 
 FIRST = 0.25
 
@@ -86,3 +86,13 @@ async def test_a_deadline_that_passed_leaves_nothing() -> None:
 async def test_draws_differ_between_processes_that_start_alike() -> None:
     """The default draws come from the operating system."""
     assert type(patience._RANDOM).__name__ == "SystemRandom"
+
+
+async def test_silence_names_the_whole_time_in_whole_seconds() -> None:
+    """Not that of the last attempt; and what to look at."""
+    attempt, pauses = Failing(Silence("broker:5671/strongroom"), Silence("broker:5671/strongroom")), Pauses()
+    with pytest.raises(Silence) as caught:
+        await patiently(attempt, wait_seconds=1.4, sleep=pauses.sleep, draw=lambda _low, high: high * 4)
+    assert caught.value.message == "no answer from broker:5671/strongroom within 1 s"
+    assert pauses.slept == [4 * FIRST]
+    assert "strongroom doctor" in (caught.value.hint or "")

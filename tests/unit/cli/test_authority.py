@@ -142,15 +142,17 @@ def test_a_file_whose_name_ends_like_a_role_is_a_file(place: Place) -> None:
 
 @pytest.mark.parametrize("role", [":king", ":approve,king"])
 def test_a_role_that_is_none_is_refused(place: Place, role: str) -> None:
-    """As a file that is not there."""
-    assert "king" in place.init(officers=("alice", "bob", f"carol|{role}"), code=2).stderr
+    """In words of its own, with the roles that there are."""
+    told = place.init(officers=("alice", "bob", f"carol|{role}"), code=2).stderr
+    assert "'king' is no role" in told
+    assert "the roles are invite, recover, approve, revoke, audit" in told
     assert not place.keys.exists()
 
 
 def test_a_policy_that_two_officers_cannot_meet_is_warned_of(place: Place) -> None:
     """The roster is signed all the same: more officers may come."""
     told = place.init(officers=("alice", "bob"))
-    assert "warning: officer_recovery_approvals is 2" in told.stderr
+    assert "warning: recovery-approvals is 2" in told.stderr
     assert place.verified().body.policy.officer_recovery_approvals == 2
 
 
@@ -176,9 +178,10 @@ def test_the_next_roster_is_printed_and_what_changes_is_said(place: Place) -> No
         "roster version 2 follows version 1",
         "officer carol is removed",
         "officer dora is added: key ",
-        "officer_recovery_approvals is 1, was 2",
-        "requests_per_hour is 5, was 100",
+        "recovery-approvals is 1, was 2",
+        "requests-per-hour is 5, was 100",
         "valid to ",
+        "next: put it in the place of the workers' roster file",
     ):
         assert words in result.stderr
     assert place.verified().digest == before.digest
@@ -195,7 +198,7 @@ def test_a_roster_is_replaced_in_place_and_shown(place: Place) -> None:
         *("-o", "json"),
     )
     assert json.loads(told.stdout) == json.loads(shown.stdout)
-    assert "warning: officer_recovery_approvals is 2" in told.stderr
+    assert "warning: recovery-approvals is 2" in told.stderr
 
 
 def test_the_root_key_may_be_elsewhere_and_under_a_passphrase(place: Place) -> None:
@@ -231,16 +234,20 @@ def test_another_root_key_signs_nothing(place: Place) -> None:
         (("--remove-officer", "nobody"), 4, "officer nobody"),
         (("--remove-officer", "alice", "--remove-officer", "bob"), 1, "replacement_signatures is 2"),
         (("--set-policy", "generosity=1"), 2, "the names are replacement-signatures, "),
-        (("--set-policy", "recovery-approvals"), 2, "NAME=VALUE"),
-        (("--set-policy", "recovery-approvals=many"), 2, "NAME=VALUE"),
-        (("--set-policy", "recovery-approvals=-1"), 2, "NAME=VALUE"),
-        (("--set-policy", "recovery-approvals=" + "9" * 5000), 2, "NAME=VALUE"),
+        (("--set-policy", "recovery-approvals"), 2, "recovery-approvals: must be a whole number, 1 to 16"),
+        (("--set-policy", "recovery-approvals=many"), 2, "must be a whole number, 1 to 16"),
+        (("--set-policy", "recovery-approvals=-1"), 2, "must be a whole number, 1 to 16"),
+        (("--set-policy", "recovery-approvals=" + "9" * 5000), 2, "must be a whole number, 1 to 16"),
         (
             ("--set-policy", "recovery-approvals=1", "--set-policy", "officer_recovery_approvals=2"),
             2,
             "each name once",
         ),
-        (("--set-policy", "recovery-approvals=17"), 1, "at most 16"),
+        (
+            ("--set-policy", "officer_recovery_approvals=17"),
+            2,
+            "recovery-approvals: must be a whole number, 1 to 16",
+        ),
         (("--life", "0"), 2, "--life"),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, tuple) else None,
@@ -290,3 +297,18 @@ def test_show_says_the_root_keys_id_and_the_policy(place: Place) -> None:
     document: dict[str, Any] = json.loads(place.say(*words, "-o", "json").stdout)
     assert document["root_key_id"] == root_key_id
     assert document["policy"] == Policy().model_dump()
+
+
+def test_show_takes_the_folder_or_the_roster_beside_its_root_key(place: Place) -> None:
+    """The same is said as with every file named; where one is missing, it is named."""
+    place.init()
+    files = ("--root-key", str(place.keys / "root.pub"))
+    whole = place.say("authority", "show", str(place.keys / "roster.json"), *files).stdout
+    assert place.say("authority", "show", str(place.keys)).stdout == whole
+    assert place.say("authority", "show", str(place.keys / "roster.json")).stdout == whole
+    (place.keys / "root.pub").rename(place.folder / "elsewhere.pub")
+    told = place.say("authority", "show", str(place.keys), code=2)
+    assert f"{place.keys / 'root.pub'}: there is no such file" in told.stderr
+    shown = place.say("authority", "show", str(place.keys), "--root-key", str(place.folder / "elsewhere.pub"))
+    assert shown.stdout == whole
+    assert "roster.json: there is no such file" in place.say("authority", "show", str(place.folder), code=2).stderr

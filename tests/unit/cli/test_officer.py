@@ -1,6 +1,7 @@
 """`card`, `invite`, `countersign` and `enrol` as people meet them, against an authority in memory."""
 
 import json
+import shutil
 import time
 from base64 import b64encode
 from collections.abc import Callable
@@ -324,6 +325,72 @@ def test_whoever_asks_is_given_the_complete_file_and_signs_no_more(place: Place)
         assert words in result.stderr
 
 
+def test_a_signature_that_adds_nothing_says_so(place: Place) -> None:
+    """Of a file: signed already by the same officer, and complete without."""
+    place.found_officers("carol")
+    one = place.file("one.json", place.say("invite", "laptop-0417", "--replace", home="alice").stdout_bytes)
+    again = place.say("countersign", one, home="alice")
+    assert "you have signed it already: nothing was added" in again.stderr
+    assert json.loads(again.stdout)["invitation"] == json.loads(Path(one).read_bytes())["invitation"]
+    both = place.say("countersign", one, home="bob")
+    for words in ("already", "no more signatures"):
+        assert words not in both.stderr
+    two = place.file("two.json", both.stdout_bytes)
+    assert "it needed no more signatures" in place.say("countersign", two, home="carol").stderr
+
+
+def test_a_folder_that_made_a_card_before_says_so(place: Place) -> None:
+    """The cards have one key, so only one name can enrol there."""
+    first = place.say("card", "laptop-0417", home="host")
+    second = place.say("card", "laptop-0418", home="host")
+    assert "before" not in first.stderr
+    assert "this folder had made that key for a card before" in second.stderr
+    keys = {json.loads(each.stdout)["one_time_key"] for each in (first, second)}
+    assert len(keys) == 1
+
+
+def test_a_hosts_home_is_no_officers(place: Place) -> None:
+    """Approving, revoking and inviting from it say so."""
+    inv = place.file("inv.json", place.say("invite", "laptop-0417", home="alice").stdout_bytes)
+    place.say("enrol", inv, home="h")
+    for words in (
+        ("approve", new_id(), "--yes"),
+        ("revoke", "laptop-0417", "--reason", "a test", "--yes"),
+        ("invite", "laptop-0418"),
+    ):
+        assert "this home is a host's, not an officer's" in place.say(*words, home="h", code=4).stderr
+
+
+def test_a_name_that_can_be_nobodys_is_a_usage_error(place: Place) -> None:
+    """In words of our own, and before anything is signed."""
+    for words in (
+        ("invite", "Laptop"),
+        ("revoke", "Laptop", "--reason", "a test", "--yes"),
+        ("records", "--principal", "Laptop"),
+        ("requests", "--principal", "Laptop"),
+    ):
+        told = place.say(*words, home="alice", code=2)
+        assert "'Laptop' must be 3 to 64 of a-z, 0-9 and -" in told.stderr
+        assert told.stdout == ""
+    told = place.say("invite", "--prefix", "Laptop", "--uses", "2", home="alice", code=2)
+    assert "--prefix: 'Laptop' must be 1 to 63 of a-z, 0-9 and -" in told.stderr
+    told = place.say("revoke", "laptop-0417", "--key", "1", "--reason", "a test", "--yes", home="alice", code=2)
+    assert "--key '1': must be a key id (32 hex digits)" in told.stderr
+
+
+def test_a_refused_enrolment_says_what_becomes_of_its_folder(place: Place) -> None:
+    """And how to get an invitation that replaces; the folder that it names is free after it is deleted."""
+    inv = place.file("inv.json", place.say("invite", "laptop-0417", home="alice").stdout_bytes)
+    place.say("enrol", inv, home="h")
+    again = place.file("again.json", place.say("invite", "laptop-0417", home="alice").stdout_bytes)
+    refused = place.say("enrol", again, home="h2", code=4)
+    assert f"delete {place.folder / 'h2'} first: no key was ever handed over in it" in refused.stderr
+    other = place.file("other.json", place.say("invite", "laptop-0418", home="alice").stdout_bytes)
+    place.say("enrol", other, home="h2", code=2)
+    shutil.rmtree(place.folder / "h2")
+    place.say("enrol", other, home="h2")
+
+
 # ---- the root key ----
 
 
@@ -337,10 +404,11 @@ def test_a_host_compares_the_root_key_or_names_it(place: Place) -> None:
     assert authority.root.key_id in refused.stderr
     assert other.root.key_id in refused.stderr
     place.say("enrol", inv, "--root-key", other.root.key_id, home="h", code=1)
-    place.say("enrol", inv, "--root-key", "nothing-here", home="h", code=2)
+    nothing = place.say("enrol", inv, "--root-key", "deadbeef", home="h", code=2)
+    assert "'deadbeef': neither a file nor a key id (32 hex digits)" in nothing.stderr
     assert not (place.folder / "h").exists()
     told = place.say("enrol", inv, home="h")
-    assert f"root key    {authority.root.key_id}: compare it with `strongroom authority show`" in told.stdout
+    assert f"root key    {authority.root.key_id}: compare it with `strongroom authority show FOLDER`" in told.stdout
     for named in (place.file("root.pub", _pub(authority)), authority.root.key_id):
         again = place.say("enrol", inv, "--root-key", named, "-o", "json", home="h")
         assert json.loads(again.stdout)["root_key_id"] == authority.root.key_id

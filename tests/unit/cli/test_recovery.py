@@ -2,26 +2,33 @@
 
 import json
 import os
+import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from tests.support.agents import MATERIAL, NOW, Clock, key
 
 from strongroom.crypto.secret import Secret
-from strongroom.errors import ExitCode
+from strongroom.errors import ApprovalRequired, ExitCode
 from strongroom.mandates import Policy
 from strongroom.messages import Request
 from strongroom.statements import parse_envelope
 from strongroom.testing import FakeAuthority
+from strongroom.testing.authority import FakeMessage
 from strongroom_agent import waiting
 from strongroom_agent.agent import Agent
 from strongroom_agent.enrolment import Enrolled, enrol
 from strongroom_agent.home import Home
 from strongroom_agent.identity import attach, create_officer_home
+from strongroom_agent.state import KeptPending
+from strongroom_cli import recovery
 from strongroom_cli.app import cli
+from strongroom_cli.disclosures import show_pending
 
 Run = Callable[..., Result]
 
@@ -103,9 +110,102 @@ def test_an_officer_is_told_what_the_request_waits_for(
     [id_] = asked(authority)
     assert told.exit_code == ExitCode.WAITING
     digest = authority.workers.docket.cases[id_].statement.digest.hex()
-    for needed in (id_, f"sha256:{digest}", "asks for 2, there are 0", f"strongroom approve {id_}", "--wait"):
-        assert needed in told.stderr
+    lines = told.stderr.splitlines()
+    assert lines[0] == "waiting for approval: 0 of 2"
+    assert lines[1:4] == [
+        f"  request     {id_}",
+        "  expires     2027-01-22 08:00:00Z",
+        f"  digest      sha256:{digest}",
+    ]
+    assert re.fullmatch("  recipient   [0-9a-f]{32}", lines[4])
+    assert lines[5].startswith("  next: officers run ")
+    assert f"strongroom approve {id_}" in lines[5]
+    assert "--wait" in lines[5]
+    assert len(lines) == 6
     assert not (tmp_path / "k").exists()
+
+
+def test_a_request_that_lacks_only_time_says_when_and_asks_for_no_approval(
+    run: Run, alice: Home, authority: FakeAuthority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In place of the count; the moment is the authority's."""
+    run(alice, *wanted(tmp_path / "k"))
+    [id_] = asked(authority)
+    authority.approve(id_, "officer-1", "officer-2")
+
+    for words in (
+        "delay: policy lets 24 hours pass first, 86400 s are left",
+        "approvals: policy asks for 2, there are 2 (officer-1, officer-2)",
+    ):
+
+        def too_soon(*_given: object, words: str = words, **_named: object) -> None:
+            raise ApprovalRequired(words, retry_at=NOW + 86_400)
+
+        monkeypatch.setattr(authority.workers, "_check_agreed", too_soon)
+        told = run(alice, *wanted(tmp_path / "k"))
+        assert told.exit_code == ExitCode.WAITING
+        assert "waiting: approved; the key can be fetched from 2027-01-16 08:00:00Z on\n" in told.stderr
+        assert "strongroom approve" not in told.stderr
+
+
+def test_an_interrupted_wait_says_that_the_request_is_kept(
+    run: Run, alice: Home, authority: FakeAuthority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By Ctrl-C after the first answer; the same command goes on with the same request."""
+    handle = authority.handle
+
+    def interrupted(message: FakeMessage) -> object:
+        if asked(authority):
+            raise KeyboardInterrupt
+        return handle(message)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(authority, "handle", interrupted)
+        told = run(alice, *wanted(tmp_path / "k", "--wait", "600"))
+    [id_] = asked(authority)
+    assert told.exit_code != ExitCode.DONE
+    assert f"request {id_} is kept: the same command goes on with it" in told.stderr
+    assert kept(alice) == 2
+    authority.approve(id_, "officer-1", "officer-2")
+    assert run(alice, *wanted(tmp_path / "k", "--wait", "600")).exit_code == ExitCode.DONE
+    assert asked(authority) == [id_]
+
+
+def test_trouble_on_the_way_says_that_the_request_is_kept(
+    run: Run, alice: Home, authority: FakeAuthority, tmp_path: Path
+) -> None:
+    """Without a broker: exit code 75, and the same request goes out later."""
+    authority.broker_down = True
+    told = run(alice, *wanted(tmp_path / "k", "--wait", "0.1"))
+    assert told.exit_code == ExitCode.TRY_LATER
+    assert re.search("next: .*request [0-9a-f-]{36} is kept", told.stderr)
+    assert kept(alice) == 2
+
+
+@pytest.mark.parametrize("names", [0, 1, 16])
+def test_the_line_of_the_progress_begins_with_the_count_and_is_short(
+    *, run: Run, alice: Home, authority: FakeAuthority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: int
+) -> None:
+    """However many have approved, and however long their names are."""
+    shown: list[str] = []
+
+    @contextmanager
+    def progress(_text: str) -> Iterator[Callable[[str], None]]:
+        yield shown.append
+
+    who = f" ({', '.join(['o' * 64] * names)})" if names else ""
+
+    def missing(*_given: object, **_named: object) -> None:
+        raise ApprovalRequired(f"approvals: policy asks for 16, there are {names}{who}")
+
+    monkeypatch.setattr(recovery, "progress", progress)
+    monkeypatch.setattr(authority.workers, "_check_agreed", missing)
+    told = run(alice, *wanted(tmp_path / "k", "--wait", "0.1"))
+    assert told.exit_code == ExitCode.WAITING
+    assert told.stderr.count("  digest ") == 1
+    assert told.stderr.count("  next: ") == 2
+    assert shown
+    assert all(line.startswith(f"{names} of 16") and len(line) + len(" 100:00:00") + 2 <= 80 for line in shown)
 
 
 def test_the_same_command_brings_the_key_and_then_forgets_the_request(
@@ -242,6 +342,55 @@ def test_another_reason_does_not_change_a_kept_request(
     assert kept(alice) == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("--name", "disk", "--principal", "Laptop 1"),
+            "--principal: 'Laptop 1' must be 3 to 64 of a-z, 0-9 and -",
+        ),
+        (("--record", "disk"), "'disk' is no record id"),
+    ],
+)
+def test_a_word_that_can_be_no_name_or_id_is_a_usage_error(
+    *, run: Run, alice: Home, authority: FakeAuthority, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    """In words of our own, before anything is sent."""
+    told = run(alice, "recover", *words, "--reason", "a test", "--out", str(tmp_path / "k"))
+    assert told.exit_code == ExitCode.USAGE
+    assert said in told.stderr
+    assert asked(authority) == []
+
+
+def test_a_folder_is_no_place_for_a_key(run: Run, alice: Home, authority: FakeAuthority, tmp_path: Path) -> None:
+    """It says that it is one, with --force, too."""
+    for more in ((), ("--force",)):
+        told = run(alice, *wanted(tmp_path, *more))
+        assert told.exit_code == ExitCode.USAGE
+        assert f"{tmp_path}: is a folder" in told.stderr
+    assert asked(authority) == []
+
+
+def test_a_name_that_is_not_there_points_to_the_list(run: Run, host: Enrolled, tmp_path: Path) -> None:
+    """Exit code 3, and what to do next."""
+    told = run(host.home, "recover", "--name", "nothing", "--out", str(tmp_path / "k"))
+    assert told.exit_code == ExitCode.NOT_FOUND
+    assert "next: " in told.stderr
+    assert "`strongroom records" in told.stderr
+
+
+@pytest.mark.parametrize("size", [0, 65_537])
+def test_a_key_of_no_or_of_too_many_bytes_is_a_usage_error(
+    run: Run, host: Enrolled, tmp_path: Path, size: int
+) -> None:
+    """The limit is named, and nothing is spooled."""
+    (tmp_path / "big").write_bytes(bytes(size))
+    told = run(host.home, "escrow", str(tmp_path / "big"), "--name", "big")
+    assert told.exit_code == ExitCode.USAGE
+    assert "a key has 1 to 65,536 bytes" in told.stderr
+    assert "big" not in run(host.home, "status").stdout
+
+
 def test_an_officer_gives_a_reason(run: Run, alice: Home, authority: FakeAuthority, tmp_path: Path) -> None:
     """Exit code 2 before anything is sent."""
     told = run(alice, "recover", "--name", "disk", "--principal", "laptop-0417", "--out", str(tmp_path / "k"))
@@ -305,6 +454,7 @@ def test_sync_and_status_say_who_asks_for_a_key_and_how_to_forbid_it(
     told = run(host.home, "sync")
     for each in (told, run(host.home, "status")):
         assert "WAITING: officer alice has asked for keys of this host at 2027-01-15 08:00:00Z" in each.stderr
+        assert "not released before" not in each.stderr
         assert '"left \\u202eton"' in each.stderr
         assert f"`strongroom deny {id_} --reason TEXT`" in each.stderr
         assert each.exit_code == ExitCode.DONE
@@ -314,3 +464,28 @@ def test_sync_and_status_say_who_asks_for_a_key_and_how_to_forbid_it(
     authority.deny(id_, "officer-1")
     run(host.home, "sync")
     assert "WAITING" not in run(host.home, "status").stderr
+
+
+def test_what_the_owner_has_denied_waits_no_more_in_its_own_words(
+    run: Run, host: Enrolled, alice: Home, authority: FakeAuthority, tmp_path: Path
+) -> None:
+    """Without another `sync`; neither what an officer has denied, once the owner has seen that."""
+    for by_owner in (True, False):
+        run(alice, *wanted(tmp_path / "k", "--new"))
+        id_ = asked(authority)[-1]
+        run(host.home, "sync")
+        assert id_ in run(host.home, "status").stderr
+        if not by_owner:
+            authority.deny(id_, "officer-1")
+        denied = run(host.home, "deny", id_, "--reason", "not by me")
+        assert denied.exit_code == ExitCode.DONE, denied.output
+        assert "WAITING" not in run(host.home, "status").stderr
+
+
+def test_a_delay_is_told_where_there_is_one() -> None:
+    """And only there."""
+    for delay in (0, 3_600):
+        waits = KeptPending("id", "0" * 64, "alice", "officer", NOW, NOW + delay, "left")
+        told = CliRunner().invoke(click.command()(lambda: show_pending([waits])))  # noqa: B023
+        assert ("not released before 2027-01-15 09:00:00Z" in told.stderr) is bool(delay)
+        assert ("not released before" in told.stderr) is bool(delay)
