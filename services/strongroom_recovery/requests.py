@@ -195,7 +195,7 @@ async def _decide(
     roster, lost = desk.registry.roster, case.outcome
     try:
         policy.check_request(request, roster, now, is_waiting=is_waiting)
-        entries = await _entries(tx, request)
+        entries = await _entries(tx, request, is_waiting=is_waiting)
         if lost is None:
             counting, _ = agreed(await approvals_of(tx, case, roster), case.subject, roster, now)
             policy.check_agreed(case, counting, roster.body.policy, now)
@@ -238,8 +238,22 @@ def _signed(desk: Desk, body: Release) -> Statement:
 # ---- which records ---------------------------------------------------------------------------------------
 
 
-async def _entries(tx: Transaction, request: Request) -> list[IndexEntry]:
-    """Return what the index has of the records asked for. Raises NotFound."""
+async def _entries(tx: Transaction, request: Request, *, is_waiting: bool) -> list[IndexEntry]:
+    """Return what the index has of the records asked for.
+
+    Raises NotFound; ProofInvalid for a request that waits, because they were there when it was asked.
+    """
+    try:
+        return await _indexed(tx, request)
+    except NotFound as error:
+        if not is_waiting:
+            raise
+        raise ProofInvalid(
+            f"{error.message} any more", hint="restore the database from a backup, and find out who changed it"
+        ) from None
+
+
+async def _indexed(tx: Transaction, request: Request) -> list[IndexEntry]:
     principal = request.principal
     if request.name is not None:
         entries = await store.records_by_name(tx, principal, request.name)

@@ -136,6 +136,19 @@ async def test_the_owner_is_told_of_an_officer_also_after_its_own_recovery(place
     assert (record.disclosure.requester, record.disclosure.reason) == ("officer-a", "disk dead")
 
 
+async def test_rows_that_are_taken_away_for_a_while_do_not_end_a_request_that_waits(place: Place) -> None:
+    """What was there when it was asked cannot be "not found" later; when the rows are back, it is answered."""
+    request = officers_request()
+    async with place.worker():
+        await approved(place, request)
+        await ask_superuser(place.databases, "UPDATE records SET principal = 'somebody-else'")
+        rejection = await place.refusal(request)
+        await ask_superuser(place.databases, "UPDATE records SET principal = $1", make.PRINCIPAL)
+        await place.release(request)
+    assert rejection.code == "proof_invalid"
+    assert (await kinds(place))[-1] == "release"
+
+
 async def test_a_request_waits_through_new_workers(place: Place) -> None:
     """Asked of one worker, approved at a second, released by a third: nothing of it is in a worker's memory."""
     request = officers_request()
