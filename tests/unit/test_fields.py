@@ -90,6 +90,7 @@ NULLABLE = {
     "docket: entries.0.roster",
     "docket: entries.0.code",
     "docket: entries.0.decided_at",
+    "docket: entries.0.denial",
     "docket: next",
     "rejection: request",
     "rejection: retry_at",
