@@ -11,7 +11,7 @@ from strongroom.errors import Denied, NotFound, PermanentError, StatementConflic
 from strongroom.fields import Capacity, parse_body
 from strongroom.mandates import Approval, Denial, Role
 from strongroom.messages import DocketEntry, Request, RequestState
-from strongroom.roster import Roster, check_authority, check_issued, check_life, judge_enrolment
+from strongroom.roster import Roster, check_authority, check_issued, check_life, is_expired, judge_enrolment
 from strongroom.statements import Statement, parse_envelope
 
 
@@ -178,7 +178,7 @@ def _veto(entry: DocketEntry, roster: Roster) -> Veto | None:
 
 
 def _state(entry: DocketEntry, request: Request | None, now: int) -> RequestState:
-    over = request is not None and request.expires_at < now - limits.CLOCK_SKEW_SECONDS
+    over = request is not None and is_expired(request.expires_at, now)
     return RequestState.EXPIRED if over and entry.state is RequestState.PENDING else entry.state
 
 

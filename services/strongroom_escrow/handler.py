@@ -8,6 +8,7 @@ from typing import Final
 from strongroom.blobs import SALT_BYTES
 from strongroom.crypto.sealing import Suite, overhead
 from strongroom.errors import (
+    RESTORE_HINT,
     Denied,
     LimitExceeded,
     MalformedStatement,
@@ -165,7 +166,7 @@ def _repeat(submission: Submission, leaf_index: int, size: int) -> None:
 def _row_edited(submission: Submission) -> ProofInvalid:
     return ProofInvalid(
         f"id: the database names a leaf of the escrow log that is not about {submission.id}",
-        hint="restore the database from a backup, and find out who changed it",
+        hint=RESTORE_HINT,
     )
 
 

@@ -76,7 +76,7 @@ async def approve(desk: Desk, submission: Submission, approval: Approval, hints:
         case = _waiting(desk, approval.request, approval.request_digest)
         officer = check_approval(submission.statement, case.subject, roster, now).officer
         _check_in_force(desk, case)
-        _, request = await request_of(tx, case)
+        request = await request_of(tx, case)
         check_unexpired(request.expires_at, now)
         counting, _ = agreed(await approvals_of(tx, case, roster), case.subject, roster, now)
         for other in counting:
@@ -178,47 +178,44 @@ async def collect(desk: Desk, submission: Submission, invitation: Invitation, hi
         earlier = desk.ledger.invitation(invitation.id)
         if earlier is not None and earlier.digest != submission.digest:
             raise StatementConflict(f"id: {invitation.id} is taken by another invitation")
-        collected = _officers_signatures(desk, submission.statement)
+        signed = _officers_signatures(desk, submission.statement)
+        if not signed:
+            raise SignatureInvalid("signatures: none by an officer with role 'invite'")
         if earlier is not None:
             before = await statement_of(tx, earlier, "invitation")
             known = {signature.key_id for signature in before.signatures}
-            added = tuple(each for each in collected.signatures if each.key_id not in known)
+            added = {name: each for name, each in signed.items() if each.key_id not in known}
             if not added:
                 return earlier
-            collected = _officers_signatures(
-                desk, Statement(before.type, before.body, (*before.signatures, *added))
-            )
-        officers = desk.registry.roster.officers_who_signed(collected, Role.INVITE)
+            signed = _officers_signatures(desk, before) | added
+        collected = Statement(submission.statement.type, submission.statement.body, tuple(signed.values()))
         leaf = InvitationLeaf(
             time=now,
             id=invitation.id,
             digest=submission.digest.hex(),
             principal=invitation.principal,
-            officers=sorted(officer.name for officer in officers),
+            officers=sorted(signed),
         )
         return Entry(leaf, collected, invitation.principal, "invited")
 
     return await _put_on_record(desk, judge, hints, now)
 
 
-def _officers_signatures(desk: Desk, statement: Statement) -> Statement:
-    """Return a statement with one true signature of each officer who may invite, and none but these.
+def _officers_signatures(desk: Desk, statement: Statement) -> dict[str, Signature]:
+    """Return one true signature of each officer who may invite, by name, and none but these.
 
-    Whoever carries a message can add signatures to it, also worthless ones under an officer's key id. Raises
-    SignatureInvalid when no true one is left.
+    Whoever carries a message can add signatures to it, also worthless ones under an officer's key id.
     """
+    officers = {key_id(each.public_key): each for each in desk.registry.roster.body.officers}
     kept: dict[str, Signature] = {}
-    officers = [each for each in desk.registry.roster.body.officers if Role.INVITE in each.roles]
-    keys = {key_id(officer.public_key): officer.public_key for officer in officers}
     for signature in statement.signatures:
-        if signature.key_id in keys and signature.key_id not in kept:
+        officer = officers.get(signature.key_id)
+        if officer is not None and Role.INVITE in officer.roles and officer.name not in kept:
             alone = Statement(statement.type, statement.body, (signature,))
             with suppress(SignatureInvalid):
-                alone.verify_signature(keys[signature.key_id], signature.key_id)
-                kept[signature.key_id] = signature
-    if not kept:
-        raise SignatureInvalid("signatures: none by an officer with role 'invite'")
-    return Statement(statement.type, statement.body, tuple(kept.values()))
+                alone.verify_signature(officer.public_key, signature.key_id)
+                kept[officer.name] = signature
+    return kept
 
 
 def _check_in_force(desk: Desk, case: Case) -> None:

@@ -5,10 +5,10 @@ from typing import TypeVar
 
 from strongroom.crypto.signing import key_id
 from strongroom.database import Transaction
-from strongroom.errors import PermanentError, ProofInvalid, SignatureInvalid
+from strongroom.errors import RESTORE_HINT, PermanentError, ProofInvalid, SignatureInvalid
 from strongroom.fields import parse_body
 from strongroom.logs import get_logger
-from strongroom.messages import Request, RequestState
+from strongroom.messages import Request
 from strongroom.registry import Registry
 from strongroom.roster import Roster
 from strongroom.statements import Statement, parse_envelope
@@ -17,8 +17,6 @@ from strongroom_recovery.ledger import Case, Logged
 
 Key = TypeVar("Key", int, str)
 
-_RESTORE_HINT = "restore the database from a backup, and find out who changed it"
-
 
 async def requests_of(tx: Transaction, cases: Iterable[Case]) -> dict[str, Statement]:
     """Return the stored statements of these requests, by id; one that is lost or changed is logged and left out."""
@@ -26,12 +24,12 @@ async def requests_of(tx: Transaction, cases: Iterable[Case]) -> dict[str, State
     return _checked("request", wanted, await store.requests(tx, wanted))
 
 
-async def request_of(tx: Transaction, case: Case) -> tuple[Statement, Request]:
-    """Return the stored statement of a request. Raises ProofInvalid when it is lost or changed."""
+async def request_of(tx: Transaction, case: Case) -> Request:
+    """Return what a request asks for, from its stored statement. Raises ProofInvalid when it is lost or changed."""
     statement = (await requests_of(tx, [case])).get(case.id)
     if statement is None:
-        raise ProofInvalid(f"request {case.id}: what is stored is not what was asked", hint=_RESTORE_HINT)
-    return statement, parse_body(statement, Request)
+        raise ProofInvalid(f"request {case.id}: what is stored is not what was asked", hint=RESTORE_HINT)
+    return parse_body(statement, Request)
 
 
 async def approvals_of(tx: Transaction, case: Case, roster: Roster) -> list[Statement]:
@@ -54,10 +52,9 @@ async def approvals_of(tx: Transaction, case: Case, roster: Roster) -> list[Stat
 
 async def denial_of(tx: Transaction, case: Case) -> Statement | None:
     """Return the stored denial of a request that was denied; a lost one is logged."""
-    outcome = case.outcome
-    if outcome is None or outcome.state is not RequestState.DENIED or outcome.statement is None:
+    if case.outcome is None or case.outcome.statement is None:
         return None
-    found = await statements_of(tx, [outcome.statement], "denial")
+    found = await statements_of(tx, [case.outcome.statement], "denial")
     return found[0] if found else None
 
 
@@ -72,7 +69,7 @@ async def statement_of(tx: Transaction, logged: Logged, what: str) -> Statement:
     """Return the stored statement that a leaf names. Raises ProofInvalid when it is lost or changed."""
     found = await statements_of(tx, [logged], what)
     if not found:
-        raise ProofInvalid(f"{what} {logged.id}: what is stored is not what was accepted", hint=_RESTORE_HINT)
+        raise ProofInvalid(f"{what} {logged.id}: what is stored is not what was accepted", hint=RESTORE_HINT)
     return found[0]
 
 
@@ -84,10 +81,9 @@ async def enrolment_of(tx: Transaction, registry: Registry, case: Case) -> tuple
     standing = registry.standing(case.principal, case.key_id)
     if standing is None:
         return None, None
-    wanted = {standing.index: Logged(case.principal, standing.digest, standing.index, standing.since)}
-    found = _checked("enrolment", wanted, await store.trust_statements(tx, wanted))
-    statement = found.get(standing.index)
-    return (None, None) if statement is None else (statement, registry.roster_of(standing))
+    logged = Logged(case.principal, standing.digest, standing.index, standing.since)
+    found = await statements_of(tx, [logged], "enrolment")
+    return (found[0], registry.roster_of(standing)) if found else (None, None)
 
 
 def _checked(what: str, wanted: Mapping[Key, Logged], envelopes: Mapping[Key, bytes]) -> dict[Key, Statement]:
@@ -107,5 +103,5 @@ def _checked(what: str, wanted: Mapping[Key, Logged], envelopes: Mapping[Key, by
 def _report(what: str, logged: Logged) -> None:
     """Say that the log names a statement which is not there any more: somebody has changed the database."""
     get_logger().error(
-        "stored statement lost", kind=what, message_id=logged.id, index=logged.index, hint=_RESTORE_HINT
+        "stored statement lost", kind=what, message_id=logged.id, index=logged.index, hint=RESTORE_HINT
     )

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from strongroom.crypto.keyring import Keyring
 from strongroom.crypto.signing import SigningKey
 from strongroom.database import Database, Transaction
-from strongroom.errors import ConfigurationInvalid, PermanentError, ProofInvalid, StateCorrupt
+from strongroom.errors import RESTORE_HINT, ConfigurationInvalid, PermanentError, ProofInvalid, StateCorrupt
 from strongroom.fields import Capacity
 from strongroom.follower import RecoveryLogFollower
 from strongroom.leaves import Leaf, parse_leaf
@@ -105,9 +105,7 @@ class Desk:
         try:
             await self.follower.admit(tx, [principal], former=former)
         except StateCorrupt as error:
-            raise ProofInvalid(
-                error.message, hint="restore the database from a backup, and find out who changed it"
-            ) from None
+            raise ProofInvalid(error.message, hint=RESTORE_HINT) from None
 
     async def verify_sender(
         self, tx: Transaction, statement: Statement, authority: str, name: str, capacity: Capacity

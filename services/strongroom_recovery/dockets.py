@@ -1,29 +1,26 @@
 """Dockets: the requests that there are, each with what proves it to its reader (SPEC 5.8)."""
 
 from itertools import islice
-from typing import Final
 
 from strongroom.approvals import agreed
 from strongroom.database import Transaction
 from strongroom.errors import PermanentError
 from strongroom.fields import Capacity, parse_body
 from strongroom.limits import (
-    BODY_BYTES_MAX,
-    CLOCK_SKEW_SECONDS,
     DOCKET_ENTRIES_MAX,
     DOCKET_INVITATIONS_MAX,
     SIGNATURES_MAX,
 )
 from strongroom.mandates import Invitation
 from strongroom.messages import Docket, DocketEntry, DocketRequest, Request, RequestState
-from strongroom.statements import Statement, canonical_json
+from strongroom.roster import is_expired
+from strongroom.statements import Statement
 from strongroom_recovery import policy
 from strongroom_recovery.cases import approvals_of, denial_of, enrolment_of, requests_of, statements_of
 from strongroom_recovery.desk import Answer, Desk, Hints
 from strongroom_recovery.handler import Submission, check_docket
 from strongroom_recovery.ledger import Case
-
-_COMMA_BYTES: Final = 1
+from strongroom_recovery.pages import Room
 
 
 async def list_requests(desk: Desk, submission: Submission, asked: DocketRequest, hints: Hints, now: int) -> Answer:
@@ -56,12 +53,11 @@ async def _page(desk: Desk, tx: Transaction, asked: DocketRequest, digest: bytes
     )
     cases = _cases(desk, asked, now)
     stored = await requests_of(tx, cases[:DOCKET_ENTRIES_MAX])
-    room = BODY_BYTES_MAX - len(page.to_bytes())
+    room = Room(page)
     entries: list[DocketEntry] = []
     for case in cases[:DOCKET_ENTRIES_MAX]:
         entry = await _entry(desk, tx, case, stored.get(case.id), now)
-        room -= len(canonical_json(entry.model_dump(mode="json"))) + _COMMA_BYTES
-        if room < 0:
+        if not room.takes(entry):
             break
         entries.append(entry)
     following = entries[-1].id if entries and len(entries) < len(cases) else None
@@ -104,17 +100,17 @@ async def _entry(desk: Desk, tx: Transaction, case: Case, request: Statement | N
         approvals=[each.envelope() for each in counting[:SIGNATURES_MAX]],
         denial=None if denial is None else denial.envelope(),
         needed=policy.approvals_needed(case.capacity, roster.body.policy),
-        not_before=case.asked_at + policy.delay_seconds(case.capacity, roster.body.policy),
+        not_before=policy.not_before(case, roster.body.policy),
         state=_state(case, request, now),
-        code=case.outcome.code if case.outcome else None,
-        decided_at=case.outcome.time if case.outcome else None,
+        code=outcome.code if outcome else None,
+        decided_at=outcome.time if outcome else None,
     )
 
 
 def _state(case: Case, request: Statement | None, now: int) -> RequestState:
     if case.outcome is not None:
         return case.outcome.state
-    if request is not None and parse_body(request, Request).expires_at < now - CLOCK_SKEW_SECONDS:
+    if request is not None and is_expired(parse_body(request, Request).expires_at, now):
         return RequestState.EXPIRED
     return RequestState.PENDING
 
@@ -127,6 +123,6 @@ async def _invitations(desk: Desk, tx: Transaction, now: int) -> list[Statement]
         found += [
             statement
             for statement in await statements_of(tx, batch, "invitation")
-            if parse_body(statement, Invitation).expires_at >= now - CLOCK_SKEW_SECONDS
+            if not is_expired(parse_body(statement, Invitation).expires_at, now)
         ]
     return found[:DOCKET_INVITATIONS_MAX]

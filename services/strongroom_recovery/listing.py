@@ -1,13 +1,12 @@
 """Listings: a page of a principal's records, each verified again, cut to what a statement may hold (SPEC 5.4)."""
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
-from typing import Final
+from itertools import islice, takewhile
 
 from strongroom.database import Transaction
 from strongroom.errors import PermanentError
-from strongroom.fields import Capacity, parse_body
-from strongroom.limits import BODY_BYTES_MAX, CLOCK_SKEW_SECONDS, LISTING_PENDING_MAX, LISTING_RECORDS_MAX
+from strongroom.fields import parse_body
+from strongroom.limits import LISTING_PENDING_MAX, LISTING_RECORDS_MAX
 from strongroom.messages import (
     Disclosure,
     ListedRecord,
@@ -17,18 +16,18 @@ from strongroom.messages import (
     RecordState,
     Request,
 )
-from strongroom.statements import Statement, canonical_json
+from strongroom.roster import is_expired
+from strongroom.statements import Statement
 from strongroom_recovery import store
 from strongroom_recovery.cases import requests_of
 from strongroom_recovery.desk import Answer, Desk, Hints
 from strongroom_recovery.evidence import verified_records
 from strongroom_recovery.handler import Submission, check_listing
 from strongroom_recovery.ledger import Case
-from strongroom_recovery.policy import delay_seconds
+from strongroom_recovery.pages import Room
+from strongroom_recovery.policy import not_before
 from strongroom_recovery.records import StoredRecord
 from strongroom_recovery.release import description
-
-_COMMA_BYTES: Final = 1
 
 
 async def list_records(desk: Desk, submission: Submission, asked: ListingRequest, hints: Hints, now: int) -> Answer:
@@ -66,8 +65,7 @@ async def _waiting(desk: Desk, tx: Transaction, asked: ListingRequest, now: int)
     """Return who else waits for this principal's keys, newest first; on the first page only."""
     if asked.after is not None:
         return []
-    own = Capacity.PRINCIPAL, asked.principal
-    others = (case for case in desk.ledger.waiting(now, principal=asked.principal) if case.who != own)
+    others = (case for case in desk.ledger.waiting(now, principal=asked.principal) if not case.is_own)
     # Expired ones are passed over, not counted: nobody hides a request behind others that expire at once.
     waiting: list[Case] = []
     while len(waiting) < LISTING_PENDING_MAX and (batch := list(islice(others, 2 * LISTING_PENDING_MAX))):
@@ -75,7 +73,7 @@ async def _waiting(desk: Desk, tx: Transaction, asked: ListingRequest, now: int)
         waiting += [
             case
             for case in batch
-            if case.id not in stored or parse_body(stored[case.id], Request).expires_at >= now - CLOCK_SKEW_SECONDS
+            if case.id not in stored or not is_expired(parse_body(stored[case.id], Request).expires_at, now)
         ]
     return waiting[:LISTING_PENDING_MAX]
 
@@ -115,7 +113,7 @@ def _pending(desk: Desk, case: Case, reasons: Mapping[str, str]) -> PendingReque
         requester=case.requester,
         requester_kind=case.capacity,
         asked_at=case.asked_at,
-        not_before=case.asked_at + delay_seconds(case.capacity, desk.registry.roster.body.policy),
+        not_before=not_before(case, desk.registry.roster.body.policy),
         reason=reasons.get(case.id),
     )
 
@@ -143,13 +141,8 @@ def build(
         pending=list(pending),
         next=asked.id,  # as long as any id, so that the size is not underestimated
     )
-    room = BODY_BYTES_MAX - len(page.to_bytes())
-    fitting: list[ListedRecord] = []
-    for record in records:
-        room -= len(canonical_json(record.model_dump(mode="json"))) + _COMMA_BYTES
-        if room < 0:
-            break
-        fitting.append(record)
+    room = Room(page)
+    fitting = list(takewhile(room.takes, records))
     is_cut = len(fitting) < len(records)
     following = fitting[-1].id if fitting and (is_cut or not is_last) else None
     return page.model_copy(update={"records": fitting, "next": following})

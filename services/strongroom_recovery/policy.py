@@ -38,6 +38,11 @@ def delay_seconds(capacity: Capacity, policy: Policy) -> int:
     return policy.officer_recovery_delay_hours * HOUR_SECONDS if capacity is Capacity.OFFICER else 0
 
 
+def not_before(case: Case, policy: Policy) -> int:
+    """Return the earliest time, in seconds, at which a request may be answered with keys."""
+    return case.asked_at + delay_seconds(case.capacity, policy)
+
+
 def check_request(request: Request, roster: Roster, now: int, *, is_waiting: bool = False) -> None:
     """Decide whether a verified requester may ask this at all (SPEC 5.1); approvals and rates come after.
 
@@ -79,18 +84,18 @@ def _check_recipient(request: Request) -> None:
 def check_agreed(case: Case, approvals: list[Agreed], policy: Policy, now: int) -> None:
     """Raise ApprovalRequired unless as many officers agree as policy asks for, and the delay is over."""
     needed = approvals_needed(case.capacity, policy)
-    not_before = case.asked_at + delay_seconds(case.capacity, policy)
+    earliest = not_before(case, policy)
     if len(approvals) < needed:
         who = f" ({', '.join(each.officer.name for each in approvals)})" if approvals else ""
         raise ApprovalRequired(
             f"approvals: policy asks for {needed}, there are {len(approvals)}{who}",
-            retry_at=not_before if not_before > now else None,
+            retry_at=earliest if earliest > now else None,
         )
-    if not_before > now:
+    if earliest > now:
         raise ApprovalRequired(
             f"delay: policy lets {delay_seconds(case.capacity, policy) // HOUR_SECONDS} hours pass first,"
-            f" {not_before - now} s are left",
-            retry_at=not_before,
+            f" {earliest - now} s are left",
+            retry_at=earliest,
         )
 
 

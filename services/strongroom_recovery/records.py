@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from strongroom.crypto.notes import Checkpoint
 from strongroom.crypto.tlog import Node, inclusion_nodes, inclusion_proof, leaf_hash, verify_inclusion
-from strongroom.errors import PermanentError, ProofInvalid, StateCorrupt
+from strongroom.errors import RESTORE_HINT, PermanentError, ProofInvalid, StateCorrupt
 from strongroom.fields import parse_body
 from strongroom.leaves import EscrowLeaf, parse_leaf
 from strongroom.messages import Escrow, Record
@@ -117,7 +117,7 @@ def verify(stored: StoredStatement, head: Checkpoint, registry: Registry) -> Ver
     except (PermanentError, StateCorrupt) as error:
         raise ProofInvalid(
             f"escrow statement {stored.id}: what is stored is not what was accepted ({error.message})",
-            hint="restore the database from a backup, and find out who changed it",
+            hint=RESTORE_HINT,
         ) from None
 
 

@@ -9,6 +9,7 @@ from typing import Final
 from strongroom.approvals import agreed
 from strongroom.database import Transaction
 from strongroom.errors import (
+    RESTORE_HINT,
     ApprovalRequired,
     CheckpointInvalid,
     Denied,
@@ -248,9 +249,7 @@ async def _entries(tx: Transaction, request: Request, *, is_waiting: bool) -> li
     except NotFound as error:
         if not is_waiting:
             raise
-        raise ProofInvalid(
-            f"{error.message} any more", hint="restore the database from a backup, and find out who changed it"
-        ) from None
+        raise ProofInvalid(f"{error.message} any more", hint=RESTORE_HINT) from None
 
 
 async def _indexed(tx: Transaction, request: Request) -> list[IndexEntry]:

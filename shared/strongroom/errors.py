@@ -44,7 +44,10 @@ StrongroomError
 """
 
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, Final
+
+RESTORE_HINT: Final = "restore the database from a backup, and find out who changed it"
+"""What to do about rows that contradict what was signed."""
 
 
 class ExitCode(IntEnum):

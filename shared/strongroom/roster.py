@@ -67,7 +67,7 @@ class Roster:
     def check_current(self, now: int) -> None:
         """Raise Expired when this roster is past its expiry, or dated in the future, at time `now` (seconds)."""
         check_issued(self.body.issued_at, now)
-        if self.body.expires_at < now - limits.CLOCK_SKEW_SECONDS:
+        if is_expired(self.body.expires_at, now):
             raise Expired(
                 f"roster: version {self.body.version} expired at {self.body.expires_at}",
                 hint="the authority's root key has to sign a new roster",
@@ -191,9 +191,14 @@ def check_issued(issued_at: int, now: int) -> None:
         )
 
 
+def is_expired(expires_at: int, now: int) -> bool:
+    """Say whether something is past its expiry by more than the clock skew (SPEC section 9)."""
+    return expires_at < now - limits.CLOCK_SKEW_SECONDS
+
+
 def check_unexpired(expires_at: int, now: int) -> None:
     """Raise Expired for a statement past its expiry by more than the clock skew (SPEC section 9)."""
-    if expires_at < now - limits.CLOCK_SKEW_SECONDS:
+    if is_expired(expires_at, now):
         raise Expired(f"expires_at: was {now - expires_at} s ago")
 
 

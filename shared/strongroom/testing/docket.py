@@ -26,6 +26,7 @@ from strongroom.roster import (
     check_issued,
     check_life,
     check_unexpired,
+    is_expired,
 )
 from strongroom.statements import Statement
 from strongroom.testing.trust import FakeTrust
@@ -187,7 +188,7 @@ class FakeDocket:
         )
 
     def _state(self, case: FakeCase) -> RequestState:
-        over = case.request.expires_at < self._trust.now - limits.CLOCK_SKEW_SECONDS
+        over = is_expired(case.request.expires_at, self._trust.now)
         return RequestState.EXPIRED if over and case.state is RequestState.PENDING else case.state
 
     def entry(self, case: FakeCase) -> DocketEntry:
