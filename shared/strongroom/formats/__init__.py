@@ -1,0 +1,1 @@
+"""Other people's key formats, read strictly and written as their own programs write them."""
