@@ -1,9 +1,10 @@
-"""A whole Strongroom in one folder: both servers, an authority with three officers, both workers.
+"""A whole Strongroom in one folder: both servers, an authority with three officers, both workers, a prover.
 
 - `stack/`: the servers (deploy/local/stack.py)
 - `authority/`: keys and roster; no key file is encrypted, for this is a trial
 - `officer-1` … `officer-3`: the officers' homes
-- `escrow/`, `recovery/`: each worker's state; `escrow.env`, `recovery.env`: each worker's settings
+- `escrow/`, `recovery/`: each worker's state, the prover's is the recovery worker's; `escrow.env`, `recovery.env`,
+  `prover.env`: their settings
 - `env`: for a shell, `. .local/env`
 - `log/`: what the workers say; `run/`: health files, broker URLs
 """
@@ -36,6 +37,8 @@ from strongroom_agent.trust import newest_roster
 AUTHORITY = "trial.example.org"
 OFFICERS = ("officer-1", "officer-2", "officer-3")
 WORKERS = ("escrow", "recovery")
+PROVER = "prover"
+_PROCESSES = (*WORKERS, PROVER)
 _READY_TIMEOUT_S = 30
 _POLL_S = 0.05
 _LOG_TAIL_LINES = 15
@@ -70,33 +73,33 @@ class Trial:
         count = len(roster.body.officers)
         say(f"the authority {AUTHORITY} has {count} {'officer' if count == 1 else 'officers'}")
         self._write_shell_environment()
-        for worker in WORKERS:
+        for worker in _PROCESSES:
             self._start_worker(worker)
-        for worker in WORKERS:
+        for worker in _PROCESSES:
             self._await_listening(worker)
-        say("the escrow worker and the recovery worker are listening")
+        say("the escrow worker and the recovery worker are listening, and the prover is at work")
 
     def down(self, *, purge: bool = False) -> None:
         """End what `up` started; `purge` deletes all it made, too."""
-        for worker in WORKERS:
+        for worker in _PROCESSES:
             self.stop_worker(worker)
         self.stack.down(purge=purge)
         if purge and self.folder.exists():
             for name in ("authority", "authority.unfinished", "log", "run", *OFFICERS, *WORKERS):
                 shutil.rmtree(self.folder / name, ignore_errors=True)
-            for name in ("env", *(f"{worker}.env" for worker in WORKERS)):
+            for name in ("env", *(f"{worker}.env" for worker in _PROCESSES)):
                 (self.folder / name).unlink(missing_ok=True)
 
     def status(self) -> dict[str, str]:
         """Return one line for each server and worker."""
         words = self.stack.status()
-        for worker in WORKERS:
+        for worker in _PROCESSES:
             running = self._supervisor(worker)
-            words[f"{worker} worker"] = f"running, supervisor pid {running.pid}" if running else "stopped"
+            words[self._title(worker)] = f"running, supervisor pid {running.pid}" if running else "stopped"
         return words
 
     def stop_worker(self, worker: str) -> None:
-        """End one worker and its supervisor."""
+        """End one worker, or the prover, and its supervisor."""
         if (running := self._supervisor(worker)) is not None:
             running.stop(SIGTERM, 2 * STOP_TIMEOUT_S)
         # A supervisor that was killed could not end its worker.
@@ -178,19 +181,28 @@ class Trial:
 
     def _worker_environment(self, worker: str) -> dict[str, str]:
         keys = self.folder / "authority"
-        return {
-            "STRONGROOM_DATABASE_URL": self.stack.database.url(f"strongroom_{worker}"),
-            "STRONGROOM_BROKER_URL": self.stack.broker.url(worker),
+        owner = "recovery" if worker == PROVER else worker
+        settings = {
+            "STRONGROOM_DATABASE_URL": self.stack.database.url(f"strongroom_{owner}"),
             "STRONGROOM_ROOT_KEY_FILE": str(keys / "root.pub"),
             "STRONGROOM_ROSTER_FILE": str(keys / "roster.json"),
-            "STRONGROOM_LOG_KEY_FILE": str(keys / worker / "log.key"),
-            "STRONGROOM_REPLY_KEY_FILE": str(keys / worker / "reply.key"),
-            "STRONGROOM_STATE_DIR": str(self.folder / worker),
+            "STRONGROOM_LOG_KEY_FILE": str(keys / owner / "log.key"),
+            "STRONGROOM_STATE_DIR": str(self.folder / owner),
             "STRONGROOM_HEALTH_FILE": str(self._health_file(worker)),
-            # Only the recovery worker is told where the sealing private keys are.
-            **({"STRONGROOM_SEALING_KEYS_DIR": str(keys / worker / "sealing")} if worker == "recovery" else {}),
+        }
+        if owner == "recovery":  # the escrow worker is not told where the sealing private keys are
+            settings["STRONGROOM_SEALING_KEYS_DIR"] = str(keys / owner / "sealing")
+        if worker == PROVER:
+            return settings | {"STRONGROOM_METRICS_FILE": str(self.folder / "run" / "prover.prom")}
+        return {
+            **settings,
+            "STRONGROOM_BROKER_URL": self.stack.broker.url(worker),
+            "STRONGROOM_REPLY_KEY_FILE": str(keys / worker / "reply.key"),
             **self._broker_ca(),
         }
+
+    def _title(self, worker: str) -> str:
+        return worker if worker == PROVER else f"{worker} worker"
 
     def _broker_ca(self) -> dict[str, str]:
         ca_file = self.stack.broker.ca_file
@@ -228,7 +240,7 @@ class Trial:
             if running is None or running.wait_gone(_POLL_S) or time.monotonic() > deadline:
                 log = self._log_file(worker)
                 tail = "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:])
-                raise StackError(f"the {worker} worker does not listen; the end of {log}:\n{tail}")
+                raise StackError(f"the {self._title(worker)} does not listen; the end of {log}:\n{tail}")
 
     def _is_listening(self, worker: str) -> bool:
         try:

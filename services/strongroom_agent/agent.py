@@ -7,23 +7,30 @@ from pathlib import Path
 from typing import Final
 
 from strongroom.errors import Expired, StrongroomError, UsageError
+from strongroom.limits import SUPERSEDES_MAX
 from strongroom.messages import ListedRecord
 from strongroom.roster import Roster
 from strongroom_agent import age, enrolment, files, listing
+from strongroom_agent.attestation import Attesting, AttestReport, Examined, examine
 from strongroom_agent.caller import ASK_SECONDS
 from strongroom_agent.cases import Case
+from strongroom_agent.checks import Check, keep_checks, read_checks
 from strongroom_agent.countersigning import SentInvitation
 from strongroom_agent.delivery import Courier, Delivery
 from strongroom_agent.docket import VerifiedDocket
 from strongroom_agent.home import Role
 from strongroom_agent.kept_requests import KeptRequests, Selection
 from strongroom_agent.listing import RecordsPage
+from strongroom_agent.live_keys import Place, look_at
 from strongroom_agent.officer import OfficerCalls
 from strongroom_agent.packing import KeyToEscrow, issue_time, pack
 from strongroom_agent.patience import Deadline, patiently
+from strongroom_agent.proving import Watching
 from strongroom_agent.recovery import Inquiry, RecoveredKey, Recovery
+from strongroom_agent.renewal import Renewal
 from strongroom_agent.session import Session
 from strongroom_agent.spool import Spool
+from strongroom_agent.standings import Standings
 from strongroom_agent.sync import Sync, SyncReport
 from strongroom_agent.verdicts import Recorded
 from strongroom_agent.waiting import Asked, Unreleased, Watch, pursue
@@ -31,8 +38,10 @@ from strongroom_agent.waiting import Asked, Unreleased, Watch, pursue
 __all__ = [
     "Agent",
     "Asked",
+    "AttestReport",
     "Case",
     "Delivery",
+    "Examined",
     "KeyToEscrow",
     "Recorded",
     "RecordsPage",
@@ -66,28 +75,53 @@ class Agent(OfficerCalls):
     def _spool(self) -> Spool:
         return Spool(self._state)
 
+    @cached_property
+    def _standings(self) -> Standings:
+        return Standings(self._state)
+
+    def _place(self) -> Place:
+        authority, _ = self._home.authority()
+        return Place(authority, self._home.config.name)
+
+    def _renewal(self) -> Renewal:
+        return Renewal(self._spool, self._standings, self._place())
+
     # ---- escrow ----
 
-    async def escrow(self, keys: Sequence[KeyToEscrow], *, wait_seconds: float = ESCROW_SECONDS) -> Delivery:
+    async def escrow(
+        self,
+        keys: Sequence[KeyToEscrow],
+        *,
+        wait_seconds: float = ESCROW_SECONDS,
+        until_proven: bool = False,
+        checks: Sequence[Check] = (),
+    ) -> Delivery:
         """Seal keys, put them into the spool, and try for `wait_seconds` to have receipts for them.
 
-        Whatever happens after the spool holds them is told by the Delivery and never raised; `wait_seconds` of 0
-        sends nothing. Raises, with nothing spooled, LimitExceeded or MalformedStatement for a key that breaks a
-        limit, Expired for a roster that cannot be renewed, KeyFileInvalid, UsageError for an officer's home, and
-        TransientError for a disk that takes nothing.
+        A key takes the place of the records of its name that the last listing left in need of it, unless it says
+        itself of which. Whatever happens after the spool holds them is told by the Delivery and never raised;
+        `wait_seconds` of 0 sends nothing. Arguments: with `until_proven`, that is waited for within the same
+        time; `checks` are added to those of the home. Raises, with nothing spooled, LimitExceeded or
+        MalformedStatement for a key that breaks a limit, Expired for a roster that cannot be renewed,
+        KeyFileInvalid, UsageError for an officer's home, ConfigurationInvalid for its checks, and TransientError
+        for a disk that takes nothing.
         """
         self._require_principal()
+        compared = {check.name for check in (*read_checks(self._home), *checks) if check.gives_key}
         roster = await self._current_roster(wait_seconds)
         issued_at = issue_time(self._spool, self._now)
         packed = pack(
-            keys,
+            self._renewal().succeeding(keys),
             principal=self._home.config.name,
             roster=roster,
             signing_key=self._signing_key(),
             now=issued_at,
+            compared=compared,
         )
         self._spool.add(packed, issued_at)
-        return await self._deliver([each.id for each in packed], wait_seconds)
+        if checks:
+            keep_checks(self._home, checks)
+        return await self._deliver([each.id for each in packed], wait_seconds, until_proven=until_proven)
 
     def _require_principal(self) -> None:
         if self._home.config.role is not Role.PRINCIPAL:
@@ -103,13 +137,16 @@ class Agent(OfficerCalls):
         await self.records(limit=1, wait_seconds=wait_seconds)
         return self._roster()
 
-    async def _deliver(self, ids: list[str], wait_seconds: float) -> Delivery:
+    async def _deliver(self, ids: list[str], wait_seconds: float, *, until_proven: bool) -> Delivery:
         courier = Courier(self._spool, ids)
+        watching = Watching(self._home, self._spool, self._standings, self._signing_key)
         error: StrongroomError | None = None
 
         async def attempt(session: Session, deadline: Deadline) -> None:
             await enrolment.finish(self._home, session, deadline)
             await courier.deliver(session, deadline)
+            if until_proven:
+                await watching.look(ids, session, deadline)
 
         if ids and wait_seconds:
             try:
@@ -124,6 +161,7 @@ class Agent(OfficerCalls):
             rejected=counts.count("rejected"),
             spooled=counts.count("spooled"),
             error=courier.doubt or error or courier.postponed,
+            until_proven=until_proven,
         )
 
     def requeue(self, statement_id: str) -> None:
@@ -137,16 +175,20 @@ class Agent(OfficerCalls):
     ) -> SyncReport:
         """Send everything that is spooled, take a newer roster, and compare with what the authority lists.
 
-        Before the rest, an enrolment without a receipt is sent again; while it is not, nothing else is. A
-        statement that is rejected here and listed there goes out again for its receipt; with `retry_rejected` all
-        rejected ones do. One connection serves for all of it unless it breaks. Trouble with the authority is told
-        by the report and never raised. Raises ConfigurationInvalid, KeyFileInvalid, StateCorrupt and
-        TransientError for the home.
+        Keys that the authority cannot give back, and those that are not the live ones any more, are escrowed anew
+        where a check of this home gives the live key; and the authority is told how the live keys compare. Before
+        the rest, an enrolment without a receipt is sent again; while it is not, nothing else is. A statement that
+        is rejected here and listed there goes out again for its receipt; with `retry_rejected` all rejected ones
+        do. One connection serves for all of it unless it breaks. Trouble with the authority is told by the report
+        and never raised. Raises ConfigurationInvalid, KeyFileInvalid, StateCorrupt and TransientError for the
+        home.
         """
         version = self._trust().newest.body.version
         if retry_rejected:
             self._spool.requeue_rejected()
-        sync = Sync(self._home, self._spool, self._signing_key, compare=compare)
+        checks = read_checks(self._home) if compare and self._home.config.role is Role.PRINCIPAL else ()
+        live = await look_at(checks)
+        sync = Sync(self._home, self._spool, self._standings, self._signing_key, live=live, compare=compare)
         error: StrongroomError | None = None
         try:
             if compare or self._spool.counts()["spooled"]:
@@ -167,7 +209,41 @@ class Agent(OfficerCalls):
             disclosed=comparison.disclosed if comparison else (),
             pending=comparison.pending if comparison else (),
             error=delivery.error,
+            now=self._now,
+            needy=tuple(self._standings.needy()) if comparison else (),
+            renewed=tuple(self._spool.of_statements(sync.renewed)),
+            given_up=sync.plan.given_up if sync.plan else (),
+            examined=sync.examined,
+            attested=sync.attested,
         )
+
+    async def attest(self, *, name: str | None = None, wait_seconds: float = ASK_SECONDS) -> AttestReport:
+        """Compare the live keys with what is in escrow, as the checks of this home say, and put it on record.
+
+        Arguments: `name` for one name alone. Trouble with the authority is told by the report and never raised.
+        Raises ConfigurationInvalid, KeyFileInvalid and StateCorrupt for the home, UsageError for an officer's.
+        """
+        self._require_principal()
+        checks = [check for check in read_checks(self._home) if name in (None, check.name)]
+        if not checks:
+            return AttestReport((), None, None, None)
+        place = self._place()
+        examined = examine(self._spool, place, await look_at(checks))
+        attesting = Attesting(
+            examined, authority=place.authority, principal=place.principal, key=self._signing_key(), now=self._now
+        )
+        error: StrongroomError | None = None
+
+        async def attempt(session: Session, deadline: Deadline) -> None:
+            await enrolment.finish(self._home, session, deadline)
+            await attesting.deliver(session, deadline)
+
+        if any(each.matches is not None for each in examined):
+            try:
+                await self._patiently(attempt, wait_seconds)
+            except StrongroomError as caught:
+                error = caught
+        return AttestReport(examined, attesting.log_index, attesting.attested_at, error)
 
     def clear_evidence(self) -> int:
         """Let the receipts of a log count again that evidence is kept against; return how much was dropped.
@@ -246,8 +322,8 @@ class Agent(OfficerCalls):
         async def attempt(session: Session, deadline: Deadline) -> RecordsPage:
             following: str | None = None
             async for page in reading.pages(session, deadline):
-                found.extend(page.records)
-                following = page.next
+                found.extend(page.listing.records)
+                following = page.listing.next
                 if limit is not None and len(found) >= limit:
                     break
             return RecordsPage(tuple(found), following)
@@ -263,15 +339,18 @@ class Agent(OfficerCalls):
         output: Path | None = None,
         overwrite: bool = False,
         wait_seconds: float = ESCROW_SECONDS,
+        until_proven: bool = False,
     ) -> SealedFile:
         """Encrypt a file with age to the owner and to a fresh session key, and escrow that key.
 
         The key is in the spool before the sealed file appears at `output` (by default the path with `.age`
-        added). Raises UsageError for paths, and what `escrow` raises.
+        added). Where a sealed file is overwritten, it takes the place of that one's key, if that needs it.
+        Arguments: as for `escrow`. Raises UsageError for paths, and what `escrow` raises.
         """
         self._require_principal()
         await self._current_roster(wait_seconds)
         target = output or path.with_name(path.name + files.SUFFIX)
+        succeeded = self._succeeded_file(target) if overwrite else ()
         recipient = age.read_identities(self._home.age_key_file)[0].to_public()
         with files.sealing(path, target, recipient, overwrite=overwrite) as session_key:
             spooled = await self.escrow(
@@ -282,12 +361,21 @@ class Agent(OfficerCalls):
                         kind=files.KIND,
                         description=session_key.description,
                         algorithm=files.ALGORITHM,
+                        supersedes=succeeded,
                     )
                 ],
                 wait_seconds=0,
             )
-        delivery = await self._deliver([spooled.records[0].statement], wait_seconds)
+        delivery = await self._deliver([spooled.records[0].statement], wait_seconds, until_proven=until_proven)
         return SealedFile(target, session_key.name, spooled.records[0].facts.id, delivery)
+
+    def _succeeded_file(self, target: Path) -> tuple[str, ...]:
+        """Return what the key of a sealed file takes the place of that is written over another one."""
+        try:
+            name = files.name_of(target)
+        except UsageError:
+            return ()
+        return tuple(each.record for each in self._standings.needy(name))[:SUPERSEDES_MAX]
 
     def open_file(
         self, path: Path, *, output: Path | None = None, identity_file: Path | None = None, overwrite: bool = False

@@ -22,6 +22,7 @@ from strongroom_agent.patience import Deadline, seconds_left
 from strongroom_agent.proofs import Question, Receipted
 from strongroom_agent.session import Answer, Session
 from strongroom_agent.spool import RecordRow, Refusal, Spool
+from strongroom_agent.standings import LOST
 from strongroom_agent.state import KeptCheckpoint, ReceiptedLeaf
 
 WINDOW_STATEMENTS_MAX: Final = 128
@@ -33,8 +34,8 @@ class Delivery:
     """What became of some statements of the spool.
 
     records: those in the statements. stored, rejected, spooled: how many statements. error: why something is
-    still spooled; None when nothing is. Of a `sync`: `stored` counts what it brought home, and records, rejected
-    and spooled are of everything in the home that is not stored.
+    still spooled, or not proven; None when nothing is. until_proven: that was waited for. Of a `sync`: `stored`
+    counts what it brought home, and records, rejected and spooled are of everything in the home that is not stored.
     """
 
     records: tuple[RecordRow, ...]
@@ -42,13 +43,23 @@ class Delivery:
     rejected: int
     spooled: int
     error: StrongroomError | None
+    until_proven: bool = False
 
     @property
     def exit_code(self) -> ExitCode:
-        """DONE: all stored. TRY_LATER: something is spooled. FAILED: refused, or an answer not to be believed."""
+        """DONE: all stored. TRY_LATER: something is spooled. FAILED: refused, or an answer not to be believed.
+
+        Where it was waited for, FAILED also when the authority cannot give a key back, and NOT_PROVEN as long as it
+        has not shown of every key that it can.
+        """
         if self.rejected or (self.error is not None and not isinstance(self.error, TransientError)):
             return ExitCode.FAILED
-        return ExitCode.TRY_LATER if self.spooled else ExitCode.DONE
+        if self.until_proven and any(row.listed in LOST for row in self.records):
+            return ExitCode.FAILED
+        if self.spooled:
+            return ExitCode.TRY_LATER
+        is_waiting = self.until_proven and not all(row.is_proven for row in self.records)
+        return ExitCode.NOT_PROVEN if is_waiting else ExitCode.DONE
 
 
 class Postponed(TransientError):

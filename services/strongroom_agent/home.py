@@ -1,6 +1,7 @@
 """The folder in which an agent or an officer keeps everything (STRONGROOM_HOME).
 
     config.toml      who this is, the pinned root key, the broker; written last, so a folder without it is no home
+    checks.toml      where the live keys are that `sync` and `attest` compare with the records; may be absent
     broker-ca.pem    the CA that signed the broker's certificate; absent where the system's own CAs are meant
     broker.pem       the certificate by which this home logs in to the broker, if it does
     keys/            signing.key (strongroom-key/v1); for an agent age.key (an ordinary age identity file);

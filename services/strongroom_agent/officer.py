@@ -1,14 +1,17 @@
 """What officers ask and say: the docket, approvals, denials, revocations, invitations; hosts have a part in it."""
 
+from collections.abc import Callable
 from functools import partial
 
 from strongroom import limits
+from strongroom.audits import Coverage
 from strongroom.errors import NotFound
 from strongroom.messages import RequestState
-from strongroom_agent import countersigning, docket, verdicts
+from strongroom_agent import countersigning, coverage, docket, verdicts
 from strongroom_agent.caller import ASK_SECONDS, Caller
 from strongroom_agent.cases import Case, Consent
 from strongroom_agent.countersigning import SentInvitation
+from strongroom_agent.coverage import FleetCoverage
 from strongroom_agent.docket import Scope, VerifiedDocket
 from strongroom_agent.home import Role
 from strongroom_agent.identity import check_officers_home
@@ -64,6 +67,29 @@ class OfficerCalls(Caller):
         if case.state is not RequestState.PENDING:
             self._state.forget_pending(case.id)
         return case
+
+    async def coverage(
+        self,
+        *,
+        silent_days: int,
+        take: Callable[[Coverage], None] = lambda _page: None,
+        wait_seconds: float = ASK_SECONDS,
+    ) -> FleetCoverage:
+        """Read how well the whole fleet is covered; give each verified page to `take` as it comes, and add them up.
+
+        Arguments: `silent_days`, after how many days without a sign of life a principal counts as silent. Raises
+        OfficerUnknown for the home of a host; Rejected for an officer with neither role `audit` nor `recover`; and
+        as `recover` does for what an answer can be.
+        """
+        self.check_is_officer()
+        reading = coverage.Reading(self._home, self._signing_key(), silent_days=silent_days)
+
+        async def attempt(session: Session, deadline: Deadline) -> FleetCoverage:
+            async for page in reading.pages(session, deadline):
+                take(page)
+            return reading.result()
+
+        return await self._patiently(attempt, wait_seconds)
 
     def check_is_officer(self) -> None:
         """Raise OfficerUnknown for the home of a host, before anything is asked."""

@@ -1,6 +1,6 @@
 """From keys to signed statements: each key is sealed at once, and only sealed blobs go on."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from strongroom.blobs import BlobContext, seal_material
@@ -16,7 +16,10 @@ from strongroom_agent.spool import Packed, RecordFacts, Spool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyToEscrow:
-    """One key to hand over: the secret, 1 to 65,536 bytes, and what people will know it by (limits: SPEC 11)."""
+    """One key to hand over: the secret, 1 to 65,536 bytes, and what people will know it by (limits: SPEC 11).
+
+    supersedes: ids of at most 16 older records of this host whose place it takes (SPEC 4.5).
+    """
 
     material: Secret
     name: str
@@ -25,6 +28,7 @@ class KeyToEscrow:
     serial_number: str = ""
     algorithm: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    supersedes: Sequence[str] = ()
 
 
 def issue_time(spool: Spool, now: int) -> int:
@@ -43,32 +47,52 @@ def issue_time(spool: Spool, now: int) -> int:
 
 
 def pack(
-    keys: Sequence[KeyToEscrow], *, principal: str, roster: Roster, signing_key: SigningKey, now: int
+    keys: Sequence[KeyToEscrow],
+    *,
+    principal: str,
+    roster: Roster,
+    signing_key: SigningKey,
+    now: int,
+    compared: Collection[str] = (),
 ) -> list[Packed]:
     """Seal keys to the roster's active sealing key and sign them in as few statements as the limits allow.
 
-    Among keys of the same name, the last counts as the newest. Raises LimitExceeded or MalformedStatement naming
-    the field of the first key that breaks a limit, KeyUnknown for a roster whose sealing key is malformed.
+    Among keys of the same name, the last counts as the newest. Arguments: `compared` are the names whose salts go
+    with the statements, because the live key can be read here to be compared with the record. Raises
+    LimitExceeded or MalformedStatement naming the field of the first key that breaks a limit, KeyUnknown for a
+    roster whose sealing key is malformed.
     """
     # The ids decide which of several records of one name and second is the newest (SPEC 4.4).
     ids = sorted(new_id() for _ in keys)
-    records = (_seal(key, id_, principal, roster) for key, id_ in zip(keys, ids, strict=True))
+    salts: dict[str, Secret] = {}
+    records = (
+        _seal(key, id_, principal, roster, salts if key.name in compared else None)
+        for key, id_ in zip(keys, ids, strict=True)
+    )
     authority = roster.body.authority
     envelope_free = canonical_json(
         {"authority": authority, "id": new_id(), "issued_at": now, "principal": principal, "records": []}
     )
     return [
         _sign(
-            Escrow(authority=authority, id=new_id(), issued_at=now, principal=principal, records=group), signing_key
+            Escrow(authority=authority, id=new_id(), issued_at=now, principal=principal, records=group),
+            signing_key,
+            salts,
         )
         for group in _groups(records, BODY_BYTES_MAX - len(envelope_free))
     ]
 
 
-def _seal(key: KeyToEscrow, record_id: str, principal: str, roster: Roster) -> Record:
+def _seal(
+    key: KeyToEscrow, record_id: str, principal: str, roster: Roster, salts: dict[str, Secret] | None
+) -> Record:
     recipient = roster.active_sealing_key()
     context = BlobContext(roster.body.authority, principal, record_id, recipient.kid, recipient.suite)
     sealed = seal_material(key.material, context, recipient.public_key)
+    if salts is not None:
+        # With it whoever reads this home may try guesses of a weak key (SPEC 3.5). So it is kept only where the key
+        # itself lies open to the same reader.
+        salts[record_id] = sealed.salt
     return validated(
         {
             "id": record_id,
@@ -82,6 +106,7 @@ def _seal(key: KeyToEscrow, record_id: str, principal: str, roster: Roster) -> R
             "kid": recipient.kid,
             "suite": recipient.suite,
             "blob": sealed.blob,
+            "supersedes": list(key.supersedes),
         },
         Record,
     )
@@ -102,7 +127,7 @@ def _groups(records: Iterable[Record], bytes_max: int) -> Iterator[list[Record]]
         yield group
 
 
-def _sign(escrow: Escrow, signing_key: SigningKey) -> Packed:
+def _sign(escrow: Escrow, signing_key: SigningKey, salts: Mapping[str, Secret]) -> Packed:
     statement = Statement.sign(Escrow.TYPE, escrow.to_bytes(), signing_key)
     return Packed(
         id=escrow.id,
@@ -119,7 +144,9 @@ def _sign(escrow: Escrow, signing_key: SigningKey) -> Packed:
                 labels=record.labels,
                 fingerprint=record.fingerprint,
                 kid=record.kid,
+                supersedes=tuple(record.supersedes),
             )
             for record in escrow.records
         ),
+        salts={record.id: salts[record.id] for record in escrow.records if record.id in salts},
     )

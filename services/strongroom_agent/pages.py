@@ -1,7 +1,8 @@
-"""Long answers come in pages: one signed question after another, each answered by a signed page (SPEC 5.4, 5.8)."""
+"""Long answers come in pages: signed questions, each answered by a signed page (SPEC 5.4, 5.8, 5.14)."""
 
 from typing import Any, Generic, TypeVar
 
+from strongroom.audits import Coverage, CoverageRequest
 from strongroom.crypto.signing import SigningKey
 from strongroom.errors import ReplyInvalid
 from strongroom.fields import Capacity, new_id, validated
@@ -11,10 +12,10 @@ from strongroom.statements import Statement
 from strongroom_agent.home import Home
 from strongroom_agent.patience import Deadline
 from strongroom_agent.proofs import Question
-from strongroom_agent.session import Session
+from strongroom_agent.session import Answer, Session
 
-Q = TypeVar("Q", ListingRequest, DocketRequest)
-P = TypeVar("P", Listing, Docket)
+Q = TypeVar("Q", ListingRequest, DocketRequest, CoverageRequest)
+P = TypeVar("P", Listing, Docket, Coverage)
 
 
 class Pages(Generic[Q, P]):
@@ -34,10 +35,16 @@ class Pages(Generic[Q, P]):
         self._asked: tuple[Q, Statement] | None = None
 
     async def get(self, session: Session, deadline: Deadline, after: str | None) -> P:
-        """Return the page that goes on from `after`; that it does is not checked, nor whose it is.
+        """Return the page that goes on from `after`; raises as `answered`."""
+        page, _ = await self.answered(session, deadline, after)
+        return page
 
-        Raises Rejected; ReplyInvalid, also for a page that answers another question; MalformedStatement for what is
-        asked; Expired, RosterInvalid, BrokerUnavailable, Unroutable, NoAnswer.
+    async def answered(self, session: Session, deadline: Deadline, after: str | None) -> tuple[P, Answer]:
+        """Return the page that goes on from `after`, and the answer that brought it, whose receipt is unverified.
+
+        That it goes on from there is not checked, nor whose page it is. Raises Rejected; ReplyInvalid, also for a
+        page that answers another question; MalformedStatement for what is asked; Expired, RosterInvalid,
+        BrokerUnavailable, Unroutable, NoAnswer.
         """
         question, statement = self._question(session, after)
         answer = await session.ask(
@@ -50,7 +57,7 @@ class Pages(Generic[Q, P]):
         _, page = session.signed_answer(answer, self._page_model)
         if (page.request, page.request_digest) != (question.id, statement.digest.hex()):
             raise ReplyInvalid(f"reply: a {self._page_model.__name__.lower()} that answers something else")
-        return page
+        return page, answer
 
     def _question(self, session: Session, after: str | None) -> tuple[Q, Statement]:
         now = session.now

@@ -2,9 +2,10 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from strongroom import receipts
+from strongroom.audits import Coverage, LogPage
 from strongroom.crypto.signing import key_id
 from strongroom.crypto.tlog import verify_consistency
 from strongroom.errors import LogForked, PermanentError, ProofInvalid, ReplyInvalid, SignatureInvalid
@@ -86,9 +87,12 @@ def _signed(statement: Statement, model: type[B], question: Question, roster: Ro
     return body
 
 
+_ANSWERS: Final = (Release, Listing, Docket, Coverage, LogPage, Rejection)
+
+
 def _check_roster_version(body: Body, roster: Roster) -> None:
     """Refuse an answer by a roster that is newer than the newest known here: it is being withheld (SPEC 6.2)."""
-    if isinstance(body, Release | Listing | Docket | Rejection) and body.roster_version > roster.body.version:
+    if isinstance(body, _ANSWERS) and body.roster_version > roster.body.version:
         raise ReplyInvalid(
             f"reply: goes by roster version {body.roster_version}, which did not come with it",
             hint=f"version {roster.body.version} is the newest here; somebody on the way may withhold the other",

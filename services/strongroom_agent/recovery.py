@@ -320,7 +320,7 @@ class Inquiry:
     def _missing(self, release: Release, spool: Spool) -> tuple[str, ...]:
         if self._request.name is None or self._request.principal != self._home.config.name:
             return ()
-        missing = spool.stored_fingerprints(self._request.name).keys() - {entry.id for entry in release.history}
+        missing = spool.receipted(self._request.name) - {entry.id for entry in release.history}
         if len(release.history) >= HISTORY_RECORDS_MAX:
             # The history was cut off; what is older than its last entry may be there. Ids rise with time.
             missing = {id_ for id_ in missing if id_ > release.history[-1].id}

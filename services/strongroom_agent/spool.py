@@ -2,25 +2,33 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from strongroom.crypto.secret import Secret
 from strongroom.errors import NotFound
+from strongroom_agent.standings import LOST, KeptStanding, Listed
 from strongroom_agent.state import KeptCheckpoint, ReceiptedLeaf, State
 
 StatementState = Literal["spooled", "stored", "rejected"]
-Listed = Literal["stored", "disclosed", "missing", "mismatched"]
 
 _ROW: Final = """
-    records.id, statement, name, kind, description, serial_number, algorithm, fingerprint, kid, labels,
-    state, created_at, attempts, last_error, log_index, tree_size, stored_at, code, message, listed, listed_at
+    records.id, statement, records.name, kind, description, serial_number, algorithm, fingerprint, kid, labels,
+    records.supersedes, state, created_at, attempts, last_error, log_index, tree_size, stored_at, statements.code,
+    message, listed, listed_at, standings.proof, proven_at, standings.code, attested_at, replace_by
 """
-_JOIN: Final = f"SELECT {_ROW} FROM statements JOIN records ON records.statement = statements.id"  # noqa: S608
+_JOIN: Final = (
+    f"SELECT {_ROW} FROM statements JOIN records ON records.statement = statements.id"  # noqa: S608
+    " LEFT JOIN standings ON standings.record = records.id"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordFacts:
-    """What the owner has signed about one escrowed key, apart from the blob."""
+    """What the owner has signed about one escrowed key, apart from the blob.
+
+    supersedes: ids of records whose place it takes.
+    """
 
     id: str
     name: str
@@ -31,6 +39,16 @@ class RecordFacts:
     fingerprint: str
     kid: str
     labels: dict[str, str]
+    supersedes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """A record that was escrowed from this home: its name, its fingerprint, and whether there is a receipt."""
+
+    name: str
+    fingerprint: str
+    is_receipted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +56,8 @@ class RecordRow:
     """One escrowed key and what has become of it; times in seconds.
 
     state, attempts, last_error: of its statement; the error is why the last attempt brought nothing. log_index,
-    tree_size, stored_at: of the receipt. code, message: the authority's signed reason, of a rejected one. listed:
-    what the authority's own listing said of a stored one when it was last compared, at `listed_at`.
+    tree_size, stored_at: of the receipt. code, message: the authority's signed reason, of a rejected one. standing:
+    what the authority's own listing last led to, or None before that.
     """
 
     facts: RecordFacts
@@ -53,18 +71,37 @@ class RecordRow:
     stored_at: int | None
     code: str | None
     message: str | None
-    listed: Listed | None
-    listed_at: int | None
+    standing: KeptStanding | None
+
+    @property
+    def listed(self) -> Listed | None:
+        """The state that the last listing led to, or None."""
+        return self.standing.listed if self.standing else None
+
+    @property
+    def listed_at(self) -> int | None:
+        """When that was learnt, in seconds, or None."""
+        return self.standing.listed_at if self.standing else None
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether the authority has shown that it can give the key back, and nothing says otherwise since."""
+        found = self.standing
+        return found is not None and found.proven_at is not None and found.listed not in LOST
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A signed escrow statement that is ready for the spool: only sealed blobs are in it."""
+    """A signed escrow statement that is ready for the spool: only sealed blobs are in it.
+
+    salts: record id → the salt of its fingerprint, of those that shall be compared with the live key.
+    """
 
     id: str
     envelope: bytes
     digest: bytes
     records: tuple[RecordFacts, ...]
+    salts: Mapping[str, Secret] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +142,8 @@ class Spool:
                 for record in packed.records:
                     self._state.execute(
                         "INSERT INTO records (id, statement, name, kind, description, serial_number, algorithm,"
-                        " labels, fingerprint, kid) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                        " labels, fingerprint, kid, supersedes, salt)"
+                        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                         record.id,
                         packed.id,
                         record.name,
@@ -116,6 +154,8 @@ class Spool:
                         json.dumps(record.labels, ensure_ascii=False, sort_keys=True),
                         record.fingerprint,
                         record.kid,
+                        json.dumps(record.supersedes),
+                        packed.salts[record.id].expose() if record.id in packed.salts else None,
                     )
 
     def spooled(self) -> list[str]:
@@ -258,7 +298,7 @@ class Spool:
 
     def overview(self, limit: int | None) -> list[RecordRow]:
         """Return the records that need attention, oldest first, then others, newest first, up to `limit` in all."""
-        attention = "state <> 'stored' OR listed IN ('missing', 'mismatched')"
+        attention = "state <> 'stored' OR listed IN ('missing', 'mismatched', 'unprovable', 'stale', 'disclosed')"
         urgent = self._state.rows(f"{_JOIN} WHERE {attention} ORDER BY position, records.id")
         left = -1 if limit is None else max(0, limit - len(urgent))
         others = self._state.rows(
@@ -266,37 +306,70 @@ class Spool:
         )
         return [_row(row) for row in (*urgent, *others)]
 
-    def stored_fingerprints(self, name: str | None = None) -> dict[str, str]:
-        """Return record id → fingerprint of every record, or those of a name, that the authority receipted."""
-        return dict(
-            self._state.rows(
-                "SELECT records.id, fingerprint FROM records JOIN statements ON statements.id = records.statement"
-                " WHERE state = 'stored' AND (? IS NULL OR name = ?)",
-                name,
-                name,
-            )
+    def receipted(self, name: str) -> set[str]:
+        """Return the ids of the records of a name that the authority receipted and should still list.
+
+        Those that are replaced may be lost there: another record has taken their place, and is among these.
+        """
+        rows = self._state.rows(
+            "SELECT records.id FROM records JOIN statements ON statements.id = records.statement"
+            " LEFT JOIN standings ON standings.record = records.id"
+            " WHERE state = 'stored' AND records.name = ? AND coalesce(listed, 'stored') <> 'replaced'",
+            name,
         )
+        return {id_ for (id_,) in rows}
+
+    def own(self) -> dict[str, Own]:
+        """Return by id every record that was escrowed from this home."""
+        return {
+            id_: Own(name, fingerprint, state == "stored")
+            for id_, name, fingerprint, state in self._state.rows(
+                "SELECT records.id, name, fingerprint, state FROM records"
+                " JOIN statements ON statements.id = records.statement"
+            )
+        }
+
+    def place(self, record_id: str) -> tuple[str | None, int | None]:
+        """Return the statement that brought a record and its place in the escrow log, as far as receipts say."""
+        rows = self._state.rows(
+            "SELECT statement, log_index FROM records JOIN statements ON statements.id = records.statement"
+            " WHERE records.id = ? AND state = 'stored'",
+            record_id,
+        )
+        return (rows[0][0], rows[0][1]) if rows else (None, None)
 
     def fingerprint(self, record_id: str) -> str | None:
         """Return the fingerprint of a record that was escrowed from this home, or None."""
         rows = self._state.rows("SELECT fingerprint FROM records WHERE id = ?", record_id)
         return str(rows[0][0]) if rows else None
 
-    def note_listing(self, listed: Mapping[str, Listed], now: int) -> None:
-        """Keep what the authority's listing said of each of these records."""
-        with self._state.transaction():
-            for id_, what in listed.items():
-                self._state.execute("UPDATE records SET listed = ?, listed_at = ? WHERE id = ?", what, now, id_)
+    # ---- what a live key is compared with ----
 
-    def listed_counts(self) -> dict[Listed, int]:
-        """Return how many records the last comparison found in each state."""
-        return dict(
-            self._state.rows("SELECT listed, count(*) FROM records WHERE listed IS NOT NULL GROUP BY listed")
+    def salt(self, record_id: str) -> Secret | None:
+        """Return the salt of a record's fingerprint, where it was kept."""
+        rows = self._state.rows("SELECT salt FROM records WHERE id = ? AND salt IS NOT NULL", record_id)
+        return Secret(rows[0][0]) if rows else None
+
+    def newest_of(self, name: str) -> list[RecordRow]:
+        """Return every record of a name, the newest first as the authority counts it (SPEC 4.4)."""
+        rows = self._state.rows(f"{_JOIN} WHERE records.name = ? ORDER BY created_at DESC, records.id DESC", name)
+        return [_row(row) for row in rows]
+
+    def unproven(self) -> int:
+        """Return how many stored records were not shown yet to be such that they can be given back."""
+        [(count,)] = self._state.rows(
+            "SELECT count(*) FROM records JOIN statements ON statements.id = records.statement"
+            " LEFT JOIN standings ON standings.record = records.id WHERE state = 'stored'"
+            " AND coalesce(listed, 'stored') <> 'replaced' AND proven_at IS NULL"
         )
+        return int(count)
 
 
 def _row(row: tuple[Any, ...]) -> RecordRow:
     id_, statement, name, kind, description, serial_number, algorithm, fingerprint, kid, labels, *rest = row
+    of_statement: list[Any]
+    supersedes, *of_statement = rest[:-7]
+    listed, listed_at, proof, proven_at, code, attested_at, replace_by = rest[-7:]
     facts = RecordFacts(
         id=id_,
         name=name,
@@ -307,5 +380,20 @@ def _row(row: tuple[Any, ...]) -> RecordRow:
         fingerprint=fingerprint,
         kid=kid,
         labels=json.loads(labels),
+        supersedes=tuple(json.loads(supersedes)),
     )
-    return RecordRow(facts, statement, *rest)
+    standing = None
+    if listed is not None:
+        standing = KeptStanding(
+            record=id_,
+            name=name,
+            listed=listed,
+            listed_at=listed_at,
+            proof=proof,
+            proven_at=proven_at,
+            code=code,
+            attested_at=attested_at,
+            replace_by=replace_by,
+            supersedes=facts.supersedes,
+        )
+    return RecordRow(facts, statement, *[*of_statement, standing])

@@ -6,7 +6,7 @@ WAL with synchronous=FULL: what was committed survives a power cut. Every commit
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -75,7 +75,10 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class KeptDisclosure:
-    """Who was given the key of a record last, when and why; the reason is None where the authority has lost it."""
+    """Who was given the key of a record last, when and why; the reason is None where the authority has lost it.
+
+    replace_by: until when the key is to be replaced, of one that others were given. is_replaced: that is done.
+    """
 
     record: str
     name: str
@@ -84,6 +87,8 @@ class KeptDisclosure:
     requester_kind: str
     released_at: int
     reason: str | None
+    replace_by: int | None = None
+    is_replaced: bool = False
 
     def is_by(self, principal: str) -> bool:
         """Say whether the principal recovered it itself."""
@@ -284,14 +289,14 @@ class State:
             self.execute("DELETE FROM disclosures")
             self.execute("DELETE FROM pending_requests")
             for disclosure in disclosures:
-                self.execute("INSERT INTO disclosures VALUES (?, ?, ?, ?, ?, ?, ?)", *astuple(disclosure))
+                self.execute("INSERT INTO disclosures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", *astuple(disclosure))
             for request in pending:
                 self.execute("INSERT INTO pending_requests VALUES (?, ?, ?, ?, ?, ?, ?)", *astuple(request))
 
     def disclosures(self) -> list[KeptDisclosure]:
         """Return what was handed out, by the last complete listing; the newest first."""
         return [
-            KeptDisclosure(*row)
+            replace(KeptDisclosure(*row), is_replaced=bool(row[-1]))
             for row in self.rows("SELECT * FROM disclosures ORDER BY released_at DESC, record DESC")
         ]
 

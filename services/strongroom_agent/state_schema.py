@@ -2,9 +2,9 @@
 
 from typing import Final
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
-_FIRST: Final = """
+FIRST: Final = """
 CREATE TABLE rosters (
     version    INTEGER PRIMARY KEY,
     envelope   BLOB    NOT NULL,
@@ -102,7 +102,44 @@ CREATE TABLE pending_requests (               -- of others for this principal's 
 ) WITHOUT ROWID;
 """
 
-# The step from each schema version to the next one.
-MIGRATIONS: Final = {1: _LISTING}
+_EVIDENCE: Final = """
+CREATE TABLE proof_leaves (                   -- of the recovery log, each with its path to a signed checkpoint
+    log_index INTEGER PRIMARY KEY,
+    leaf      BLOB    NOT NULL,
+    proof     TEXT    NOT NULL
+);
+CREATE TABLE standings (                      -- what the last complete listing led to, earlier homes' records too
+    record      TEXT    PRIMARY KEY,
+    name        TEXT    NOT NULL,
+    listed      TEXT    NOT NULL CHECK (listed IN ('stored', 'proven', 'unprovable', 'stale', 'disclosed',
+                                                   'replaced', 'missing', 'mismatched')),
+    listed_at   INTEGER NOT NULL,
+    proof       INTEGER REFERENCES proof_leaves (log_index),
+    proven_at   INTEGER,
+    code        TEXT,
+    attested_at INTEGER,
+    replace_by  INTEGER,
+    supersedes  TEXT    NOT NULL DEFAULT '[]' -- a JSON array of record ids
+) WITHOUT ROWID;
+CREATE INDEX standings_name ON standings (name);
+INSERT INTO standings (record, name, listed, listed_at)
+    SELECT id, name, CASE listed WHEN 'disclosed' THEN 'stored' ELSE listed END, coalesce(listed_at, 0)
+    FROM records WHERE listed IS NOT NULL;
+ALTER TABLE records DROP COLUMN listed;
+ALTER TABLE records DROP COLUMN listed_at;
+ALTER TABLE records ADD COLUMN supersedes TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE records ADD COLUMN salt BLOB;
+ALTER TABLE disclosures ADD COLUMN replace_by INTEGER;
+ALTER TABLE disclosures ADD COLUMN is_replaced INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE attestations (                   -- the newest of each record
+    record      TEXT    PRIMARY KEY,
+    matches     INTEGER NOT NULL,
+    attested_at INTEGER NOT NULL,
+    log_index   INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
 
-SCHEMA: Final = _FIRST + _LISTING
+# The step from each schema version to the next one.
+MIGRATIONS: Final = {1: _LISTING, 2: _EVIDENCE}
+
+SCHEMA: Final = FIRST + _LISTING + _EVIDENCE

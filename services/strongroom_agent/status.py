@@ -8,7 +8,8 @@ from typing import Final
 
 from strongroom.errors import ExitCode
 from strongroom_agent.home import Home, Role
-from strongroom_agent.spool import Listed, RecordRow, Spool, StatementState
+from strongroom_agent.spool import RecordRow, Spool, StatementState
+from strongroom_agent.standings import KeptStanding, Listed, Standings
 from strongroom_agent.state import (
     Evidence,
     KeptCheckpoint,
@@ -28,8 +29,10 @@ class Status:
 
     enrolment: the one with a receipt, None for an officer or while enrolling. counts: statements by state.
     listed: records by what the authority's listing said last. records: as many as were asked for, those that need
-    attention first; records_total: how many there are. disclosed, pending: what the last complete listing said of
-    keys that were handed out and of others who ask for some. evidence: of a log that contradicted itself.
+    attention first; records_total: how many there are. unproven: how many are stored, not replaced, and were not
+    shown to be such that they can be given back. needy: what is to be replaced and has no successor. disclosed,
+    pending: what the last complete listing said of keys that were handed out and of others who ask for some.
+    evidence: of a log that contradicted itself.
     """
 
     home: Home
@@ -41,19 +44,26 @@ class Status:
     listed: Mapping[Listed, int]
     records: tuple[RecordRow, ...]
     records_total: int
+    unproven: int
+    needy: tuple[KeptStanding, ...]
     disclosed: tuple[KeptDisclosure, ...]
     pending: tuple[KeptPending, ...]
     evidence: tuple[Evidence, ...]
 
     @property
     def exit_code(self) -> ExitCode:
-        """FAILED: a key is rejected, missing or different, or a log forked.
+        """FAILED: a key is rejected, missing or different, or is to be replaced at once; or a log forked.
 
-        TRY_LATER: something is spooled, or the enrolment has no receipt.
+        At once is what is unprovable or stale, and what others were given when its time is over. TRY_LATER:
+        something is spooled, or the enrolment has no receipt. NOT_PROVEN: something is stored and not proven yet.
         """
-        if self.counts["rejected"] or self.listed.get("missing") or self.listed.get("mismatched") or self.evidence:
+        urgent = any(each.is_urgent(self.now) for each in self.needy)
+        lost = self.listed.get("missing") or self.listed.get("mismatched")
+        if self.counts["rejected"] or lost or urgent or self.evidence:
             return ExitCode.FAILED
-        return ExitCode.TRY_LATER if self.counts["spooled"] or self.enrolling else ExitCode.DONE
+        if self.counts["spooled"] or self.enrolling:
+            return ExitCode.TRY_LATER
+        return ExitCode.NOT_PROVEN if self.unproven else ExitCode.DONE
 
     @property
     def enrolling(self) -> bool:
@@ -77,6 +87,8 @@ class Status:
             "tree_sizes": {checkpoint.log: checkpoint.size for checkpoint in self.checkpoints},
             "statements": dict(self.counts),
             "listed": dict(self.listed),
+            "unproven": self.unproven,
+            "needy": [standing_document(each) for each in self.needy],
             "records": [record_document(row) for row in self.records],
             "disclosed": [disclosure_document(each, config.name) for each in self.disclosed],
             "pending": [asdict(each) for each in self.pending],
@@ -95,7 +107,7 @@ def status(path: Path, *, limit: int | None = RECORDS_SHOWN, now: int | None = N
     """
     home = Home.open(path)
     with State.open(home.state_file) as state:
-        spool = Spool(state)
+        spool, standings = Spool(state), Standings(state)
         enrolments = [each for each in state.enrolments() if each.enrolled_at is not None]
         checkpoints = (state.checkpoint("escrow"), state.checkpoint("recovery"))
         return Status(
@@ -105,9 +117,11 @@ def status(path: Path, *, limit: int | None = RECORDS_SHOWN, now: int | None = N
             roster=state.roster(),
             checkpoints=tuple(each for each in checkpoints if each is not None),
             counts=spool.counts(),
-            listed=spool.listed_counts(),
+            listed=standings.counts(),
             records=tuple(spool.overview(limit)),
             records_total=spool.size(),
+            unproven=spool.unproven(),
+            needy=tuple(standings.needy()),
             disclosed=tuple(state.disclosures()),
             pending=tuple(state.pending()),
             evidence=tuple(state.evidence()),
@@ -137,4 +151,19 @@ def record_document(row: RecordRow) -> dict[str, object]:
         "tree_size": row.tree_size,
         "listed": row.listed,
         "listed_at": row.listed_at,
+        **(_evidence(row.standing) if row.standing else dict.fromkeys(_EVIDENCE)),
     }
+
+
+def standing_document(standing: KeptStanding) -> dict[str, object]:
+    """Return what has become of a record as plain values for JSON."""
+    return {"id": standing.record, "name": standing.name, "listed": standing.listed, **_evidence(standing)}
+
+
+_EVIDENCE: Final = ("proof", "proven_at", "unprovable", "attested_at", "replace_by")
+
+
+def _evidence(standing: KeptStanding) -> dict[str, object]:
+    """Return index of the newest proof leaf, when it was proven, or why it is not, and until when to replace it."""
+    found = standing.proof, standing.proven_at, standing.code, standing.attested_at, standing.replace_by
+    return dict(zip(_EVIDENCE, found, strict=True))

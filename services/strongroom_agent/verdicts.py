@@ -1,4 +1,4 @@
-"""What officers and owners say: approvals, denials, revocations, each put on record by the recovery worker."""
+"""What officers and owners say: approvals, denials, revocations, attestations, each put on record."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,9 @@ from strongroom.approvals import check_independent
 from strongroom.crypto.signing import SigningKey
 from strongroom.errors import ApprovalInvalid, Expired, ReplyInvalid, UsageError
 from strongroom.fields import Capacity, new_id, validated
-from strongroom.leaves import ApprovalLeaf, DenialLeaf, Leaf, RevocationLeaf
+from strongroom.leaves import ApprovalLeaf, AttestationLeaf, DenialLeaf, Leaf, RevocationLeaf
 from strongroom.mandates import Approval, Denial, Revocation, Role
-from strongroom.messages import Request, RequestState
+from strongroom.messages import Attestation, Request, RequestState
 from strongroom.roster import Roster
 from strongroom.statements import Statement
 from strongroom_agent.cases import Case, Consent
@@ -36,9 +36,12 @@ class Recorded:
 
 
 class Verdict:
-    """A signed approval, denial or revocation; sending it again is harmless, because id and bytes stay the same."""
+    """A signed approval, denial, revocation or attestation.
 
-    def __init__(self, body: Approval | Denial | Revocation, key: SigningKey) -> None:
+    Sending it again is harmless, because id and bytes stay the same.
+    """
+
+    def __init__(self, body: Approval | Denial | Revocation | Attestation, key: SigningKey) -> None:
         """Sign `body` with the key of this home."""
         self.body = body
         self._key_id = key.key_id
@@ -91,6 +94,16 @@ class Verdict:
                 denier_kind=body.denier_kind,
                 key=self._key_id,
                 request=body.request,
+            )
+        if isinstance(body, Attestation):
+            return AttestationLeaf(
+                time=time,
+                id=body.id,
+                digest=digest,
+                principal=body.principal,
+                key=self._key_id,
+                matching=[each.id for each in body.records if each.matches],
+                stale=[each.id for each in body.records if not each.matches],
             )
         return RevocationLeaf(
             time=time,

@@ -9,13 +9,18 @@ from click.exceptions import Exit, NoArgsIsHelpError
 from strongroom.errors import StrongroomError, UsageError
 from strongroom_cli import (
     approval,
+    attestation,
     authority,
     broker,
+    capi,
+    coverage,
     db,
     doctor,
+    drill,
     enrolment,
     escrow,
     files,
+    log,
     officer,
     quarantine,
     recovery,
@@ -62,18 +67,20 @@ def _say(error: StrongroomError, *, as_json: bool) -> None:
 def cli() -> None:
     """Keep a fleet's session keys with a backup authority, and get them back.
 
-    On a host: `enrol` once, then `escrow` or `seal`, `sync` by a timer, `status`, and `recover` when a key is lost.
-    Officers: `officer init`, `invite`, `countersign`, `requests`, `approve`, `deny`, `revoke`. Operators:
-    `authority init`, `db`, `broker`, `worker`, `quarantine`, `doctor`.
+    On a host: `enrol` once, then `escrow` or `seal`, `sync` by a timer, `attest`, `status`, and `recover` when a
+    key is lost. Officers: `officer init`, `invite`, `countersign`, `requests`, `approve`, `deny`, `revoke`.
+    Auditors: `coverage`, `log`. Operators: `authority init`, `db`, `broker`, `worker`, `quarantine`, `doctor`,
+    `drill`.
     """
 
 
 for command in (
     *(enrolment.card, enrolment.enrol, escrow.escrow, escrow.sync, escrow.status, files.seal, files.open_),
-    *(recovery.recover, recovery.records),
+    *(attestation.attest, recovery.recover, recovery.records),
     *(officer.officer, officer.invite, officer.countersign),
-    *(requests.requests_, approval.approve, approval.deny, approval.revoke),
-    *(authority.authority, worker.worker, db.db, broker.broker, quarantine.quarantine, doctor.doctor),
+    *(requests.requests_, approval.approve, approval.deny, approval.revoke, coverage.coverage, log.log),
+    *(authority.authority, worker.worker, db.db, broker.broker, quarantine.quarantine, doctor.doctor, drill.drill),
+    capi.capi,
 ):
     cli.add_command(command)
 
@@ -81,15 +88,34 @@ click.rich_click.COMMAND_GROUPS = {
     "*strongroom": [
         {
             "name": "On a host",
-            "commands": ["card", "enrol", "escrow", "seal", "open", "sync", "status", "records", "recover"],
+            "commands": [
+                "card",
+                "enrol",
+                "escrow",
+                "seal",
+                "open",
+                "sync",
+                "attest",
+                "status",
+                "records",
+                "recover",
+            ],
         },
         {
             "name": "Officers",
             "commands": ["officer", "invite", "countersign", "requests", "approve", "deny", "revoke"],
         },
         {
+            "name": "Auditors",
+            "commands": ["coverage", "log"],
+        },
+        {
             "name": "Operators",
-            "commands": ["authority", "db", "broker", "worker", "quarantine", "doctor"],
+            "commands": ["authority", "db", "broker", "worker", "quarantine", "doctor", "drill"],
+        },
+        {
+            "name": "Other people's key blobs",
+            "commands": ["capi"],
         },
     ]
 }

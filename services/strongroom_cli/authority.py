@@ -13,11 +13,12 @@ import rich_click as click
 
 from strongroom.crypto.secret import Secret
 from strongroom.errors import ConfigurationInvalid, UsageError
+from strongroom_cli.expectations import expect_option
 from strongroom_cli.options import EXISTING_FILE, Command, output_option
-from strongroom_cli.output import Output, when
+from strongroom_cli.output import Output, legible, when
 
 if TYPE_CHECKING:
-    from strongroom.mandates import Officer, RosterBody
+    from strongroom.mandates import Expectation, Officer, RosterBody
     from strongroom.roster import Roster
 
 _DAY_SECONDS: Final = 86_400
@@ -44,6 +45,9 @@ _POLICY: Final = {
         1000,
         "Keys for one requester in a day.",
     ),
+    "prove-days": ("prove_days", 1, 365, 30, "Days in which the prover opens every key once."),
+    "attest-days": ("attest_days", 1, 365, 7, "Days after which a host compares its live keys again."),
+    "replace-days": ("replace_days", 1, 365, 14, "Days in which a key is replaced that an officer was given."),
 }
 
 
@@ -85,6 +89,7 @@ def authority() -> None:
     help="A card that `officer init` printed; repeat it. Without roles it gets all, with `CARD:` none.",
 )
 @_policy_options
+@expect_option("Without it nothing certain is expected of anybody.")
 @click.option("--suite", type=click.Choice(["x-wing", "dhkem-p256"]), default="x-wing", show_default=True)
 @click.option("--root-passphrase-file", type=click.Path(exists=True, path_type=Path), help="Opens the root key.")
 @click.option(
@@ -100,6 +105,7 @@ def init(
     authority_id: str,
     cards: tuple[str, ...],
     policy: dict[str, int],
+    expected: "list[Expectation] | None",
     suite: str,
     root_passphrase_file: Path | None,
     workers_passphrase_file: Path | None,
@@ -135,7 +141,7 @@ def init(
         folder,
         authority=authority_id,
         officers=officers,
-        policy=Policy(**policy),
+        policy=Policy.model_validate({**policy, "expected": expected or []}),
         suite=Suite(suite),
         passphrases=passphrases,
     )
@@ -196,6 +202,7 @@ def _officer(card: str) -> "Officer":
     metavar="NAME=VALUE",
     help=f"One of {', '.join(_POLICY)}. Repeatable.",
 )
+@expect_option("They take the place of all before; `none` expects nothing any more.")
 @click.option(
     "--life",
     "life_days",
@@ -219,6 +226,7 @@ def sign_roster(
     cards: tuple[str, ...],
     removed: tuple[str, ...],
     values: tuple[str, ...],
+    expected: "list[Expectation] | None",
     life_days: int,
     root_key_file: Path | None,
     root_passphrase_file: Path | None,
@@ -239,7 +247,9 @@ def sign_roster(
     from strongroom.settings import read_roster
 
     changes = Changes(
-        add_officers=[_officer(card) for card in cards], remove_officers=removed, policy=_policy_values(values)
+        add_officers=[_officer(card) for card in cards],
+        remove_officers=removed,
+        policy=_policy_values(values) | ({} if expected is None else {"expected": expected}),
     )
     path = folder / "roster.json"
     statement = read_roster(path)
@@ -249,7 +259,7 @@ def sign_roster(
     after = next_roster(before, changes, key, now=int(time.time()), life_seconds=life_days * _DAY_SECONDS)
     click.echo(f"roster version {after.body.version} follows version {before.body.version}", err=True)
     for words in differences(before.body, after.body) or ["nothing but its version and times changes"]:
-        click.echo(f"  {_by_option(words)}", err=True)
+        click.echo(f"  {legible(_by_option(words))}", err=True)
     click.echo(f"  valid to {when(after.body.expires_at)}, was {when(before.body.expires_at)}", err=True)
     _warn(after.body)
     if in_place:
@@ -317,6 +327,7 @@ def _show(path: Path, root_key: Path, output: Output) -> "RosterBody":
 
 
 def _say_roster(roster: "Roster", root_key: bytes, output: Output) -> None:
+    from strongroom.authority import expectation_text
     from strongroom.crypto.signing import key_id
 
     body = roster.body
@@ -342,3 +353,5 @@ def _say_roster(roster: "Roster", root_key: bytes, output: Output) -> None:
         output.line(f"  officer     {each.name}  key {key_id(each.public_key)}  {', '.join(each.roles) or '-'}")
     for word, (member, *_) in _POLICY.items():
         output.line(f"  policy      {word} {getattr(body.policy, member)}")
+    for expected in map(expectation_text, body.policy.expected):
+        output.line(f"  expected    {legible(expected)}")

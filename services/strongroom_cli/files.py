@@ -5,8 +5,8 @@ from pathlib import Path
 import rich_click as click
 
 from strongroom.crypto.secret import Secret
-from strongroom_cli.escrow import nothing_spooled_is_no_75, show_delivery
-from strongroom_cli.options import EXISTING_FILE, home_option, output_option, passphrase_option, wait_option
+from strongroom_cli.escrow import nothing_spooled_is_no_75, show_delivery, until_options
+from strongroom_cli.options import EXISTING_FILE, home_option, output_option, passphrase_option
 from strongroom_cli.output import Output, carry_out, progress
 
 
@@ -16,7 +16,7 @@ from strongroom_cli.output import Output, carry_out, progress
 @click.option("--force", is_flag=True, help="Overwrite the output file.")
 @home_option
 @passphrase_option
-@wait_option(10.0)
+@until_options
 @output_option
 def seal(
     *,
@@ -25,20 +25,24 @@ def seal(
     force: bool,
     home: Path,
     passphrase: Secret | None,
+    until_proven: bool,
     wait_seconds: float,
     output: Output,
 ) -> None:
     """Encrypt FILE with age to your own identity and to a fresh session key, and escrow that session key.
 
     The result is an ordinary age file. `open` reads it with your identity; when that is lost,
-    `recover --file` gets the session key back.
+    `recover --file` gets the session key back. Exit codes are those of `escrow`. A sealed file that is overwritten
+    with --force is replaced in escrow, too, where its session key is unprovable, missing or disclosed.
 
     Example: `strongroom seal report.pdf`
     """
     from strongroom_agent.agent import Agent
 
     with nothing_spooled_is_no_75(), Agent.open(home, passphrase=passphrase) as agent:
-        work = agent.seal_file(file, output=output_file, overwrite=force, wait_seconds=wait_seconds)
+        work = agent.seal_file(
+            file, output=output_file, overwrite=force, wait_seconds=wait_seconds, until_proven=until_proven
+        )
         sealed = carry_out(f"Sealing {file.name}", work)
     output.line(f"sealed {file} to {sealed.path}")
     show_delivery(sealed.delivery, output)

@@ -307,6 +307,6 @@ def records(
         output.document("records", {"records": [record.model_dump(mode="json") for record in found]})
         return
     output.table(
-        ["name", "state", "stored", "serial number", "record"],
-        [(r.name, r.state.value, when(r.stored_at), r.serial_number, r.id) for r in found],
+        ["name", "state", "stored", "proven", "serial number", "record"],
+        [(r.name, r.state.value, when(r.stored_at), when(r.proven_at), r.serial_number, r.id) for r in found],
     )

@@ -30,3 +30,16 @@ def recovery() -> None:
     from strongroom_recovery.__main__ import main
 
     sys.exit(main())
+
+
+@worker.command("prover")
+def prover() -> None:
+    """Run the prover: it opens every key again and again, and logs which of them can be given back.
+
+    It holds the sealing private keys, and shares keys and state folder with the recovery worker.
+
+    Example: `set -a; . prover.env; strongroom worker prover`
+    """
+    from strongroom_recovery.prover.__main__ import main
+
+    sys.exit(main())

@@ -4,10 +4,10 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from strongroom.settings import WorkerSettings
+from strongroom.settings import QueueWorkerSettings
 
 
-class EscrowSettings(WorkerSettings):
+class EscrowSettings(QueueWorkerSettings):
     """Settings of the escrow worker, beside those that both workers have.
 
     prefetch_count: messages the broker hands over before any is acknowledged; bounds the worker's memory.

@@ -6,6 +6,7 @@ from uuid import UUID
 from strongroom.database import Transaction, load_queries
 from strongroom.errors import StateCorrupt
 from strongroom.messages import Escrow
+from strongroom.statements import canonical_json
 from strongroom_escrow.handler import Existing, Submission
 
 _SQL = load_queries("escrow")
@@ -47,12 +48,20 @@ async def insert(tx: Transaction, fresh: Sequence[Submission], now: int) -> None
             record.name,
             escrow.issued_at,
             record.kid,
+            submission.leaf_index,
+            canonical_json(record.labels).decode(),
+            ",".join(record.supersedes),
         )
-        for escrow in escrows
+        for submission, escrow in zip(fresh, escrows, strict=True)
         for position, record in enumerate(escrow.records)
     ]
     inserted = await tx.execute(_SQL["insert_records"], *map(list, zip(*rows, strict=True)))
     _check_inserted("records", inserted, len(rows))
+
+
+async def publish(tx: Transaction, size: int, note: str) -> None:
+    """Write a checkpoint proper, signed after the COMMIT of its leaves, for auditors. Safe to repeat."""
+    await tx.execute(_SQL["publish"], size, note)
 
 
 def _check_inserted(table: str, tag: str, count: int) -> None:

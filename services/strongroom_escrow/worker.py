@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from strongroom.broker import Consumer, Delivery
 from strongroom.crypto.signing import SigningKey
@@ -24,6 +25,8 @@ from strongroom.topology import check_sender
 from strongroom_escrow import store
 from strongroom_escrow.handler import Submission, adopt, compare, judge, leaf, logged_indexes, read, settle
 from strongroom_escrow.settings import EscrowSettings
+
+PUBLISH_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,8 @@ class EscrowWorker:
         self._health = health
         self._clock = clock
         self._log = get_logger()
+        self._published = 0
+        self._published_at = time.monotonic()
 
     async def prepare(self) -> None:
         """Follow the recovery log; call it before the broker is asked for messages.
@@ -79,9 +84,22 @@ class EscrowWorker:
         while not stop.is_set():
             self._health.beat("listening")
             coming = consumer.next_batch(self._settings.batch_messages_max, wait_seconds)
-            batch = await unless_stopped(stop, coming, HEARTBEAT_SECONDS)
+            # Auditors can wait a second for the newest checkpoint; a busy worker's next batch cannot.
+            patience = HEARTBEAT_SECONDS if self._writer.size == self._published else PUBLISH_SECONDS
+            batch = await unless_stopped(stop, coming, patience)
             if batch:
                 await self.handle(consumer, batch, stop)
+            if not batch or time.monotonic() - self._published_at > PUBLISH_SECONDS:
+                await self._publish()
+
+    async def _publish(self) -> None:
+        """Put the checkpoint proper of what is committed into the database, for auditors (SPEC 7.5)."""
+        if self._writer.size == self._published:
+            return
+        published = await self._writer.published()
+        async with self._database.transaction() as tx:
+            await store.publish(tx, published.size, published.note)
+        self._published, self._published_at = published.size, time.monotonic()
 
     async def handle(self, consumer: Consumer, batch: Sequence[Delivery], stop: asyncio.Event) -> None:
         """Bring one batch to its end: committed, answered, quarantined where refused, acknowledged."""

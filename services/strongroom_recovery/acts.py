@@ -1,9 +1,6 @@
 """Acts: enrolments, approvals, denials, revocations, invitations; judged, then logged (SPEC 2 and 5)."""
 
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TypeAlias
 
 from strongroom.approvals import agreed, check_approval
 from strongroom.crypto.signing import key_id
@@ -15,26 +12,11 @@ from strongroom.limits import INVITATION_LIFE_SECONDS_MAX
 from strongroom.mandates import Approval, Denial, Enrolment, Invitation, Revocation, Role
 from strongroom.roster import check_authority, check_issued, check_life, check_unexpired
 from strongroom.statements import Signature, Statement
-from strongroom_recovery import store
 from strongroom_recovery.cases import approvals_of, request_of, statement_of
-from strongroom_recovery.desk import Answer, Desk, Event, Hints
+from strongroom_recovery.desk import Answer, Desk, Hints
+from strongroom_recovery.entries import Entry, earlier, put_on_record
 from strongroom_recovery.handler import Submission, check_enrolment
 from strongroom_recovery.ledger import Case, Logged
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What goes on the record: the leaf, the statement that it names, whom it concerns, and the outcome's name."""
-
-    leaf: EnrolmentLeaf | ApprovalLeaf | DenialLeaf | RevocationLeaf | InvitationLeaf
-    statement: Statement
-    principal: str
-    outcome: str
-    request: str | None = None
-
-
-Judge: TypeAlias = Callable[[Transaction], Awaitable[Entry | Logged]]
-"""Decides in a transaction that holds the log's lock: a new entry, or the place of the same one made before."""
 
 
 async def enrol(desk: Desk, submission: Submission, enrolment: Enrolment, hints: Hints, now: int) -> Answer:
@@ -45,8 +27,8 @@ async def enrol(desk: Desk, submission: Submission, enrolment: Enrolment, hints:
     """
 
     async def judge(_tx: Transaction) -> Entry | Logged:
-        if (earlier := _earlier(desk, submission)) is not None:
-            return earlier
+        if (known := earlier(desk, submission)) is not None:
+            return known
         judged = check_enrolment(submission.statement, desk.registry, now)
         leaf = EnrolmentLeaf(
             time=now,
@@ -58,7 +40,7 @@ async def enrol(desk: Desk, submission: Submission, enrolment: Enrolment, hints:
         )
         return Entry(leaf, submission.statement, enrolment.principal, "enrolled")
 
-    return await _put_on_record(desk, judge, hints, now)
+    return await put_on_record(desk, judge, hints, now)
 
 
 async def approve(desk: Desk, submission: Submission, approval: Approval, hints: Hints, now: int) -> Answer:
@@ -70,8 +52,8 @@ async def approve(desk: Desk, submission: Submission, approval: Approval, hints:
 
     async def judge(tx: Transaction) -> Entry | Logged:
         await desk.verify_sender(tx, submission.statement, approval.authority, approval.officer, Capacity.OFFICER)
-        if (earlier := _earlier(desk, submission)) is not None:
-            return earlier
+        if (known := earlier(desk, submission)) is not None:
+            return known
         roster = desk.registry.roster
         case = _waiting(desk, approval.request, approval.request_digest)
         officer = check_approval(submission.statement, case.subject, roster, now).officer
@@ -92,7 +74,7 @@ async def approve(desk: Desk, submission: Submission, approval: Approval, hints:
         )
         return Entry(leaf, submission.statement, case.principal, "approved", case.id)
 
-    return await _put_on_record(desk, judge, hints, now)
+    return await put_on_record(desk, judge, hints, now)
 
 
 async def deny(desk: Desk, submission: Submission, denial: Denial, hints: Hints, now: int) -> Answer:
@@ -106,8 +88,8 @@ async def deny(desk: Desk, submission: Submission, denial: Denial, hints: Hints,
         signer = await desk.verify_sender(
             tx, submission.statement, denial.authority, denial.denier, denial.denier_kind
         )
-        if (earlier := _earlier(desk, submission)) is not None:
-            return earlier
+        if (known := earlier(desk, submission)) is not None:
+            return known
         check_issued(denial.issued_at, now)
         case = _waiting(desk, denial.request, denial.request_digest)
         if denial.denier_kind is Capacity.PRINCIPAL and denial.denier != case.principal:
@@ -123,7 +105,7 @@ async def deny(desk: Desk, submission: Submission, denial: Denial, hints: Hints,
         )
         return Entry(leaf, submission.statement, case.principal, "denied", case.id)
 
-    return await _put_on_record(desk, judge, hints, now)
+    return await put_on_record(desk, judge, hints, now)
 
 
 async def revoke(desk: Desk, submission: Submission, revocation: Revocation, hints: Hints, now: int) -> Answer:
@@ -137,8 +119,8 @@ async def revoke(desk: Desk, submission: Submission, revocation: Revocation, hin
         await desk.verify_sender(
             tx, submission.statement, revocation.authority, revocation.officer, Capacity.OFFICER
         )
-        if (earlier := _earlier(desk, submission)) is not None:
-            return earlier
+        if (known := earlier(desk, submission)) is not None:
+            return known
         desk.registry.roster.officer(revocation.officer, Role.REVOKE)
         check_issued(revocation.issued_at, now)
         principal, key = revocation.principal, revocation.key
@@ -156,7 +138,7 @@ async def revoke(desk: Desk, submission: Submission, revocation: Revocation, hin
         )
         return Entry(leaf, submission.statement, principal, "revoked")
 
-    return await _put_on_record(desk, judge, hints, now)
+    return await put_on_record(desk, judge, hints, now)
 
 
 async def collect(desk: Desk, submission: Submission, invitation: Invitation, hints: Hints, now: int) -> Answer:
@@ -198,7 +180,7 @@ async def collect(desk: Desk, submission: Submission, invitation: Invitation, hi
         )
         return Entry(leaf, collected, invitation.principal, "invited")
 
-    return await _put_on_record(desk, judge, hints, now)
+    return await put_on_record(desk, judge, hints, now)
 
 
 def _officers_signatures(desk: Desk, statement: Statement) -> dict[str, Signature]:
@@ -241,30 +223,3 @@ def _waiting(desk: Desk, request_id: str, digest: str) -> Case:
     if case.outcome is not None:
         raise ApprovalInvalid(f"request: {request_id} is {case.outcome.state.value} already")
     return case
-
-
-def _earlier(desk: Desk, submission: Submission) -> Logged | None:
-    """Return the place of the same statement. Raises StatementConflict for another one under its id."""
-    earlier = desk.ledger.mandate(submission.id)
-    if earlier is not None and earlier.digest != submission.digest:
-        raise StatementConflict(f"id: {submission.id} is taken by another statement")
-    return earlier
-
-
-async def _put_on_record(desk: Desk, judge: Judge, hints: Hints, now: int) -> Answer:
-    async with desk.database.transaction() as tx:
-        await desk.begin(tx, now)
-        entry = await judge(tx)
-        if isinstance(entry, Logged):
-            _, receipt = await desk.logged(tx, entry.index)
-            proof = await desk.consistency(tx, hints, desk.writer.size)
-            return Answer("repeated", desk.reply(hints, receipt=receipt, consistency=proof))
-        appended = await desk.writer.append(tx, [entry.leaf.to_bytes()])
-        index = appended.first_index
-        await store.insert_trust_statement(tx, entry.statement, id_=entry.leaf.id, leaf_index=index)
-        proof = await desk.consistency(tx, hints, appended.size)
-    # COMMIT has succeeded: it counts from here on, in every worker that follows the log.
-    published = await desk.writer.committed(appended)
-    reply = desk.reply(hints, receipt=published.receipt(index), consistency=proof)
-    event = Event(entry.leaf.type, now, entry.principal, entry.leaf.id, entry.request, index)
-    return Answer(entry.outcome, reply, event=event)

@@ -52,9 +52,9 @@ class Event:
 class Answer:
     """What a message led to; everything it speaks of is committed.
 
-    outcome: `enrolled`, `invited`, `revoked`, `approved`, `denied`, `pending`, `released`, `listed`, `repeated`,
-    `refused`, or `quarantined`, which asks the worker to see to that. refusal: why, where nothing was given.
-    records: number of keys handed out. event: what subscribers are told.
+    outcome: `enrolled`, `invited`, `revoked`, `approved`, `denied`, `attested`, `pending`, `released`, `listed`,
+    `repeated`, `refused`, or `quarantined`, which asks the worker to see to that. refusal: why, where nothing was
+    given. records: number of keys handed out. event: what subscribers are told.
     """
 
     outcome: str
@@ -140,6 +140,7 @@ class Desk:
         statement: Statement | None = None,
         receipt: Receipt | None = None,
         consistency: Consistency | None = None,
+        attached: tuple[Statement, ...] = (),
     ) -> Reply:
         """Put a reply together, with the roster in force for a sender whose own is older."""
         roster = self.registry.roster
@@ -148,6 +149,7 @@ class Desk:
             receipt=None if receipt is None else dict(receipt.to_document()),
             consistency=consistency,
             roster=roster.statement if hints.roster_version < roster.body.version else None,
+            attached=attached,
         )
 
     def rejection(self, submission: Submission | Unreadable, error: PermanentError, now: int) -> Statement:

@@ -4,9 +4,11 @@ State and time are arguments. Every refusal is a PermanentError whose message na
 What the policy says of a request is in `policy`.
 """
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from strongroom.audits import CoverageRequest, LogPageRequest
 from strongroom.crypto.signing import key_id
 from strongroom.errors import (
     Denied,
@@ -20,7 +22,7 @@ from strongroom.errors import (
 from strongroom.fields import Capacity, parse_body
 from strongroom.limits import MANDATE_BODY_BYTES_MAX, REQUEST_BODY_BYTES_MAX, REQUEST_LIFE_SECONDS_MAX
 from strongroom.mandates import Approval, Denial, Enrolment, Invitation, Revocation, Role
-from strongroom.messages import DocketRequest, ListingRequest, Request
+from strongroom.messages import Asking, Attestation, DocketRequest, ListingRequest, Request
 from strongroom.registry import Registry
 from strongroom.roster import (
     JudgedEnrolment,
@@ -34,7 +36,17 @@ from strongroom.roster import (
 from strongroom.statements import Statement, parse_envelope
 
 Asked: TypeAlias = (
-    Enrolment | Invitation | Revocation | Request | Approval | Denial | ListingRequest | DocketRequest
+    Enrolment
+    | Invitation
+    | Revocation
+    | Request
+    | Approval
+    | Denial
+    | Attestation
+    | ListingRequest
+    | DocketRequest
+    | CoverageRequest
+    | LogPageRequest
 )
 
 _KINDS: Final[dict[type[Asked], str]] = {
@@ -44,8 +56,11 @@ _KINDS: Final[dict[type[Asked], str]] = {
     Request: "request",
     Approval: "approval",
     Denial: "denial",
+    Attestation: "attestation",
     ListingRequest: "listing-request",
     DocketRequest: "docket-request",
+    CoverageRequest: "coverage-request",
+    LogPageRequest: "log-page-request",
 }
 _MODELS: Final[dict[str, type[Asked]]] = {model.TYPE: model for model in _KINDS}
 
@@ -80,13 +95,13 @@ class Submission:
     def sender(self) -> str | None:
         """Who says to have sent it; None for an invitation, which may have several signers."""
         match self.asked:
-            case Request() | ListingRequest() | DocketRequest():
+            case Asking():
                 return self.asked.requester
             case Approval() | Revocation():
                 return self.asked.officer
             case Denial():
                 return self.asked.denier
-            case Enrolment():
+            case Enrolment() | Attestation():
                 return self.asked.principal
             case Invitation():
                 return None
@@ -94,7 +109,11 @@ class Submission:
     @property
     def principal(self) -> str | None:
         """Whose keys or standing it is about, as far as it says."""
-        return None if isinstance(self.asked, Approval | Denial) else self.asked.principal
+        match self.asked:
+            case Approval() | Denial() | CoverageRequest() | LogPageRequest():
+                return None
+            case _:
+                return self.asked.principal
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +145,8 @@ def read(envelope: bytes) -> Submission | Unreadable:
 
 def _check_size(statement: Statement, model: type[Asked]) -> None:
     """Refuse a body that white space has made larger than it can be: a docket has to find room for several."""
-    is_question = model in (Request, ListingRequest, DocketRequest)
-    limit = REQUEST_BODY_BYTES_MAX if is_question else MANDATE_BODY_BYTES_MAX
+    is_long = issubclass(model, Asking | Attestation)
+    limit = REQUEST_BODY_BYTES_MAX if is_long else MANDATE_BODY_BYTES_MAX
     if len(statement.body) > limit:
         raise LimitExceeded(f"body: {len(statement.body)} bytes, the limit for a {_KINDS[model]} is {limit} bytes")
 
@@ -198,8 +217,7 @@ def check_listing(asked: ListingRequest, roster: Roster, now: int) -> None:
     too long a life.
     """
     if asked.requester_kind is Capacity.OFFICER:
-        if not {Role.AUDIT, Role.RECOVER} & set(roster.officer(asked.requester).roles):
-            raise OfficerUnknown(f"officer {asked.requester}: has neither role 'audit' nor role 'recover'")
+        check_officers_question(asked, roster, {Role.AUDIT, Role.RECOVER}, now)
     elif asked.principal != asked.requester:
         raise Denied(f"principal: {asked.requester} may ask for its own records only, not for {asked.principal}'s")
     _check_short_life(asked, now)
@@ -216,7 +234,21 @@ def check_docket(asked: DocketRequest, now: int) -> None:
     _check_short_life(asked, now)
 
 
-def _check_short_life(asked: ListingRequest | DocketRequest, now: int) -> None:
+def check_officers_question(asked: Asking, roster: Roster, roles: AbstractSet[Role], now: int) -> None:
+    """Decide whether a question that only officers with one of these roles may ask is to be answered (SPEC 5.14).
+
+    Its signature was verified. Raises Denied for a principal, OfficerUnknown without any of the roles, Expired,
+    LimitExceeded for too long a life.
+    """
+    if asked.requester_kind is not Capacity.OFFICER:
+        raise Denied("requester_kind: only officers may ask this")
+    if not roles & set(roster.officer(asked.requester).roles):
+        words = " nor ".join(f"role {role.value!r}" for role in sorted(roles))
+        raise OfficerUnknown(f"officer {asked.requester}: has {'no' if len(roles) == 1 else 'neither'} {words}")
+    _check_short_life(asked, now)
+
+
+def _check_short_life(asked: Asking, now: int) -> None:
     check_issued(asked.issued_at, now)
     check_life(asked.issued_at, asked.expires_at, REQUEST_LIFE_SECONDS_MAX)
     check_unexpired(asked.expires_at, now)

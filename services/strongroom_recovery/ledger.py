@@ -5,18 +5,20 @@ can not. So requests that wait, approvals, denials, answers, disclosures and rat
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from strongroom.approvals import Subject
 from strongroom.errors import LogForked, PermanentError, RateLimited, StatementConflict
 from strongroom.fields import Capacity
 from strongroom.leaves import (
     ApprovalLeaf,
+    AttestationLeaf,
     DenialLeaf,
     EnrolmentLeaf,
     InvitationLeaf,
+    ProofLeaf,
     RefusalLeaf,
     ReleaseLeaf,
     RequestLeaf,
@@ -25,10 +27,12 @@ from strongroom.leaves import (
 )
 from strongroom.limits import APPROVED_REQUEST_LIFE_SECONDS_MAX, CLOCK_SKEW_SECONDS, INVITATION_LIFE_SECONDS_MAX
 from strongroom.messages import RequestState
+from strongroom_recovery.proofs import Proofs
 
 HOUR_SECONDS: Final = 3_600
 DAY_SECONDS: Final = 86_400
 
+_Mandate: TypeAlias = ApprovalLeaf | DenialLeaf | RevocationLeaf | EnrolmentLeaf | AttestationLeaf
 Who: TypeAlias = tuple[Capacity, str]
 """Somebody who asks: a principal and an officer of the same name are two."""
 
@@ -99,11 +103,23 @@ class Case:
         return Subject(self.id, self.digest, self.requester, self.capacity, self.key_id)
 
 
+@dataclass(frozen=True, slots=True)
+class Attested:
+    """What its owner last said of a record, when (seconds): whether it holds the key that is in use."""
+
+    matches: bool
+    time: int
+
+
 @dataclass(slots=True)
 class Ledger:
-    """Folds the leaves of the recovery log, in order; they must be those under a verified checkpoint."""
+    """Folds the leaves of the recovery log, in order; they must be those under a verified checkpoint.
+
+    proofs: what the prover has found.
+    """
 
     size: int = 0
+    proofs: Proofs = field(default_factory=Proofs)
     _cases: dict[str, Case] = field(default_factory=dict)
     _waiting: dict[str, Case] = field(default_factory=dict)
     _disclosed: dict[str, Case] = field(default_factory=dict)
@@ -112,6 +128,9 @@ class Ledger:
     _asked: dict[Who, deque[int]] = field(default_factory=dict)
     _given: dict[Who, deque[tuple[int, int]]] = field(default_factory=dict)
     _limited_at: dict[Who, int] = field(default_factory=dict)
+    _attested: dict[tuple[str, str], Attested] = field(default_factory=dict)
+    _attested_at: dict[str, int] = field(default_factory=dict)
+    _stale: dict[tuple[str, str], int] = field(default_factory=dict)
 
     # ---- folding the log ----
 
@@ -121,29 +140,29 @@ class Ledger:
             entry = parse_leaf(leaf)
         except PermanentError as error:
             raise LogForked(f"recovery log: leaf {self.size}: {error.message}") from None
-        match entry:
-            case RequestLeaf():
-                self._take_request(entry)
-            case ApprovalLeaf():
-                logged = self._take_mandate(entry)
-                self._case(entry.request).approvals.append(logged)
-            case DenialLeaf():
-                logged = self._take_mandate(entry)
-                outcome = Outcome(RequestState.DENIED, self.size, entry.time, code="denied", statement=logged)
-                self._end(entry.request, outcome)
-            case RevocationLeaf():
-                self._take_mandate(entry)
-            case ReleaseLeaf():
-                self._take_release(entry)
-            case RefusalLeaf():
-                self._take_refusal(entry)
-            case InvitationLeaf():
-                digest = bytes.fromhex(entry.digest)
-                self._invitations[entry.id] = Logged(entry.id, digest, self.size, entry.time)
-            case EnrolmentLeaf():
-                self._take_mandate(entry)
-                self._invitations.pop(entry.invitation, None)
+        take = _TAKERS.get(type(entry))
+        if take is not None:
+            take(self, entry)
         self.size += 1
+
+    def _take_approval(self, entry: ApprovalLeaf) -> None:
+        logged = self._take_mandate(entry)
+        self._case(entry.request).approvals.append(logged)
+
+    def _take_denial(self, entry: DenialLeaf) -> None:
+        logged = self._take_mandate(entry)
+        outcome = Outcome(RequestState.DENIED, self.size, entry.time, code="denied", statement=logged)
+        self._end(entry.request, outcome)
+
+    def _take_invitation(self, entry: InvitationLeaf) -> None:
+        self._invitations[entry.id] = Logged(entry.id, bytes.fromhex(entry.digest), self.size, entry.time)
+
+    def _take_enrolment(self, entry: EnrolmentLeaf) -> None:
+        self._take_mandate(entry)
+        self._invitations.pop(entry.invitation, None)
+
+    def _take_proof(self, entry: ProofLeaf) -> None:
+        self.proofs.apply(entry, self.size)
 
     def _take_request(self, entry: RequestLeaf) -> None:
         case = Case(
@@ -163,7 +182,19 @@ class Ledger:
         self._cases[entry.id] = self._waiting[entry.id] = case
         self._count_asked(case.who, entry.time)
 
-    def _take_mandate(self, entry: ApprovalLeaf | DenialLeaf | RevocationLeaf | EnrolmentLeaf) -> Logged:
+    def _take_attestation(self, entry: AttestationLeaf) -> None:
+        self._take_mandate(entry)
+        # Under the owner's name: what somebody says of another's records means nothing.
+        for ids, matches in ((entry.matching, True), (entry.stale, False)):
+            for id_ in ids:
+                self._attested[entry.principal, id_] = Attested(matches, entry.time)
+                if matches:
+                    self._stale.pop((entry.principal, id_), None)
+                else:
+                    self._stale[entry.principal, id_] = entry.time
+        self._attested_at[entry.principal] = entry.time
+
+    def _take_mandate(self, entry: _Mandate) -> Logged:
         signer = entry.key if isinstance(entry, ApprovalLeaf) else ""
         logged = Logged(entry.id, bytes.fromhex(entry.digest), self.size, entry.time, signer)
         self._mandates[entry.id] = logged
@@ -261,8 +292,24 @@ class Ledger:
         """Return the newest request by which a record was released to another than its owner, else to the owner."""
         return self._disclosed.get(record_id)
 
+    def attested(self, principal: str, record_id: str) -> Attested | None:
+        """Return what the principal last said of a record of its own, if it ever did."""
+        return self._attested.get((principal, record_id))
+
+    def attested_at(self, principal: str) -> int | None:
+        """Return when a principal last compared any of its keys."""
+        return self._attested_at.get(principal)
+
+    def stale(self) -> Iterator[tuple[str, str, int]]:
+        """Give (principal, record id, since) of all records whose owner last said that they are stale."""
+        return ((*of, since) for of, since in self._stale.items())
+
+    def disclosures(self) -> Iterator[tuple[str, Case]]:
+        """Give every record that was released, by id, with its `disclosure`."""
+        return iter(self._disclosed.items())
+
     def mandate(self, statement_id: str) -> Logged | None:
-        """Return the enrolment, approval, denial or revocation of this id."""
+        """Return the enrolment, approval, denial, revocation or attestation of this id."""
         return self._mandates.get(statement_id)
 
     def invitation(self, invitation_id: str) -> Logged | None:
@@ -297,3 +344,17 @@ class Ledger:
     def was_limited(self, who: Who, now: int) -> bool:
         """Say whether the log names, within the last hour, a request of theirs that came too soon."""
         return self._limited_at.get(who, now - HOUR_SECONDS) > now - HOUR_SECONDS
+
+
+_TAKERS: Final[dict[type, Callable[[Ledger, Any], object]]] = {
+    RequestLeaf: Ledger._take_request,  # noqa: SLF001  what each kind of leaf leads to
+    ApprovalLeaf: Ledger._take_approval,  # noqa: SLF001
+    DenialLeaf: Ledger._take_denial,  # noqa: SLF001
+    RevocationLeaf: Ledger._take_mandate,  # noqa: SLF001
+    ReleaseLeaf: Ledger._take_release,  # noqa: SLF001
+    RefusalLeaf: Ledger._take_refusal,  # noqa: SLF001
+    InvitationLeaf: Ledger._take_invitation,  # noqa: SLF001
+    EnrolmentLeaf: Ledger._take_enrolment,  # noqa: SLF001
+    ProofLeaf: Ledger._take_proof,  # noqa: SLF001
+    AttestationLeaf: Ledger._take_attestation,  # noqa: SLF001
+}

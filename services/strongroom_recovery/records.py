@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from strongroom.crypto.notes import Checkpoint
 from strongroom.crypto.tlog import Node, inclusion_nodes, inclusion_proof, leaf_hash, verify_inclusion
-from strongroom.errors import RESTORE_HINT, PermanentError, ProofInvalid, StateCorrupt
+from strongroom.errors import RESTORE_HINT, PermanentError, ProofInvalid, StateCorrupt, StrongroomError
 from strongroom.fields import parse_body
 from strongroom.leaves import EscrowLeaf, parse_leaf
 from strongroom.messages import Escrow, Record
@@ -51,8 +51,8 @@ class StoredStatement:
 class StoredRecord:
     """A record out of a verified escrow statement, with what that statement says of all its records.
 
-    issued_at: as its owner signed it. stored_at: the time of the statement's leaf. Both in seconds. in_force:
-    whether the key that signed spoke for the principal at that time (SPEC 2.10).
+    issued_at: as its owner signed it. stored_at: the time of the statement's leaf. Both in seconds. log_index: of
+    that leaf in the escrow log. in_force: whether the key that signed spoke for the principal then (SPEC 2.10).
     """
 
     authority: str
@@ -60,6 +60,7 @@ class StoredRecord:
     statement_id: str
     issued_at: int
     stored_at: int
+    log_index: int
     in_force: bool
     record: Record
 
@@ -75,6 +76,7 @@ class VerifiedStatement:
 
     escrow: Escrow
     stored_at: int
+    log_index: int
     in_force: bool
 
     def record(self, entry: IndexEntry) -> StoredRecord:
@@ -91,6 +93,7 @@ class VerifiedStatement:
                     statement_id=escrow.id,
                     issued_at=escrow.issued_at,
                     stored_at=self.stored_at,
+                    log_index=self.log_index,
                     in_force=self.in_force,
                     record=record,
                 )
@@ -113,27 +116,38 @@ def verify(stored: StoredStatement, head: Checkpoint, registry: Registry) -> Ver
     the sender of the request is not to blame, and someone has to look at the database.
     """
     try:
-        return _verify(stored, head, registry)
+        if stored.leaf is None:
+            raise ProofInvalid(f"the escrow log has no leaf {stored.leaf_index}")
+        proof = inclusion_proof(stored.leaf_index, head.size, stored.nodes)
+        verify_inclusion(leaf_hash(stored.leaf), stored.leaf_index, head.size, proof, head.root)
+        return _verify(stored, stored.leaf, registry)
     except (PermanentError, StateCorrupt) as error:
-        raise ProofInvalid(
-            f"escrow statement {stored.id}: what is stored is not what was accepted ({error.message})",
-            hint=RESTORE_HINT,
-        ) from None
+        raise _not_as_accepted(stored.id, error) from None
 
 
-def _verify(stored: StoredStatement, head: Checkpoint, registry: Registry) -> VerifiedStatement:
+def verify_included(stored: StoredStatement, leaf: bytes, registry: Registry) -> VerifiedStatement:
+    """Check a stored escrow statement as `verify` does, where `leaf` was found in the escrow log's tree already."""
+    try:
+        return _verify(stored, leaf, registry)
+    except (PermanentError, StateCorrupt) as error:
+        raise _not_as_accepted(stored.id, error) from None
+
+
+def _not_as_accepted(id_: str, error: StrongroomError) -> ProofInvalid:
+    return ProofInvalid(
+        f"escrow statement {id_}: what is stored is not what was accepted ({error.message})", hint=RESTORE_HINT
+    )
+
+
+def _verify(stored: StoredStatement, leaf: bytes, registry: Registry) -> VerifiedStatement:
     statement = parse_envelope(stored.envelope)
     escrow = parse_body(statement, Escrow)
     check_authority(escrow.authority, registry.roster)
     if (escrow.id, escrow.principal, statement.digest) != (stored.id, stored.principal, stored.digest):
         raise ProofInvalid("id, principal or digest of the row differ from the statement")
-    if stored.leaf is None:
-        raise ProofInvalid(f"the escrow log has no leaf {stored.leaf_index}")
-    proof = inclusion_proof(stored.leaf_index, head.size, stored.nodes)
-    verify_inclusion(leaf_hash(stored.leaf), stored.leaf_index, head.size, proof, head.root)
-    leaf = parse_leaf(stored.leaf)
+    entry = parse_leaf(leaf)
     named = (escrow.id, statement.digest.hex(), escrow.principal)
-    if not isinstance(leaf, EscrowLeaf) or (leaf.id, leaf.digest, leaf.principal) != named:
+    if not isinstance(entry, EscrowLeaf) or (entry.id, entry.digest, entry.principal) != named:
         raise ProofInvalid(f"leaf {stored.leaf_index} of the escrow log is about something else")
-    in_force = registry.verify_former(statement, escrow.principal, leaf.key, leaf.time)
-    return VerifiedStatement(escrow, leaf.time, in_force)
+    in_force = registry.verify_former(statement, escrow.principal, entry.key, entry.time)
+    return VerifiedStatement(escrow, entry.time, stored.leaf_index, in_force)

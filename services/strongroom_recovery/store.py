@@ -93,6 +93,12 @@ async def records_page(tx: Transaction, principal: str, after: str | None, count
     return [_entry(row) for row in rows]
 
 
+async def records_superseding(tx: Transaction, principal: str, ids: Sequence[str]) -> list[IndexEntry]:
+    """Return the index entries of the principal's records that are said to take the place of any of these."""
+    rows = await tx.fetch(_SQL["records_superseding"], principal, [UUID(id_) for id_ in ids]) if ids else []
+    return [_entry(row) for row in rows]
+
+
 def _entry(row: Record) -> IndexEntry:
     return IndexEntry(
         id=str(row["id"]),

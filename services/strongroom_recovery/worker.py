@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeAlias
 
+from strongroom.audits import CoverageRequest, LogPageRequest
 from strongroom.broker import Consumer, Delivery
 from strongroom.errors import (
     BlobInvalid,
@@ -20,15 +21,18 @@ from strongroom.errors import (
 from strongroom.fields import printable
 from strongroom.logs import get_logger
 from strongroom.mandates import Approval, Denial, Enrolment, Invitation, Revocation
-from strongroom.messages import DocketRequest, ListingRequest, Request
+from strongroom.messages import Attestation, DocketRequest, ListingRequest, Request
 from strongroom.replies import ROSTER_VERSION_HEADER, TREE_SIZE_HEADER, hint
 from strongroom.service import HEARTBEAT_SECONDS, Health, patiently, unless_stopped
 from strongroom.topology import check_sender, event_key
 from strongroom_recovery.acts import approve, collect, deny, enrol, revoke
+from strongroom_recovery.attestations import attest
+from strongroom_recovery.coverage import cover
 from strongroom_recovery.desk import Answer, Desk, Event, Hints
 from strongroom_recovery.dockets import list_requests
 from strongroom_recovery.handler import Submission, Unreadable, read
 from strongroom_recovery.listing import list_records
+from strongroom_recovery.log_pages import show_log
 from strongroom_recovery.requests import recover
 from strongroom_recovery.rosters import RosterFile
 
@@ -44,8 +48,11 @@ _HANDLERS: Final[dict[type, Handler]] = {
     Request: recover,
     Approval: approve,
     Denial: deny,
+    Attestation: attest,
     ListingRequest: list_records,
     DocketRequest: list_requests,
+    LogPageRequest: show_log,
+    CoverageRequest: cover,
 }
 
 

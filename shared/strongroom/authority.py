@@ -15,7 +15,7 @@ from strongroom.crypto.secret import Secret
 from strongroom.crypto.signing import SigningKey, key_id
 from strongroom.errors import UsageError
 from strongroom.fields import validated
-from strongroom.mandates import Officer, Policy, Role, RosterBody, SealingKey, SealingKeyState
+from strongroom.mandates import Expectation, Officer, Policy, Role, RosterBody, SealingKey, SealingKeyState
 from strongroom.roster import Roster
 from strongroom.statements import Statement
 
@@ -125,12 +125,12 @@ class Changes:
     """What the next roster says otherwise than the one before; without any it only renews that one.
 
     remove_officers: names; whoever is added under such a name has a new key or other roles. policy: new values, by
-    the names of SPEC 2.3.
+    the names of SPEC 2.3; `expected` takes the place of the whole list.
     """
 
     add_officers: Sequence[Officer] = ()
     remove_officers: Sequence[str] = ()
-    policy: Mapping[str, int] = field(default_factory=dict)
+    policy: Mapping[str, int | Sequence[Expectation]] = field(default_factory=dict)
 
 
 def next_roster(
@@ -202,9 +202,22 @@ def differences(before: RosterBody, after: RosterBody) -> list[str]:
             )
         if set(officer.roles) != set(old[name].roles):
             found.append(f"officer {name} has other roles: {_roles(officer)}; had {_roles(old[name])}")
-    values, former = after.policy.model_dump(), before.policy.model_dump()
+    values, former = after.policy.model_dump(exclude={"expected"}), before.policy.model_dump()
     found += [f"{name} is {value}, was {former[name]}" for name, value in values.items() if value != former[name]]
+    wanted, wanted_before = map(_expected, (after, before))
+    found += [f"{each} is not expected any more" for each in wanted_before if each not in wanted]
+    found += [f"{each} is expected" for each in wanted if each not in wanted_before]
     return found
+
+
+def _expected(body: RosterBody) -> list[str]:
+    return [expectation_text(each) for each in body.policy.expected]
+
+
+def expectation_text(expected: Expectation) -> str:
+    """Write an expectation as people write it: `PREFIX:NAME,NAME` or `PREFIX[LABEL=VALUE]:NAME,NAME`."""
+    label = f"[{expected.label.name}={expected.label.value}]" if expected.label else ""
+    return f"{expected.prefix}{label}:{','.join(expected.names)}"
 
 
 def _roles(officer: Officer) -> str:

@@ -1,12 +1,24 @@
 """The leaves of the two logs (SPEC 7.2): who was told what, by id and digest only. Pure."""
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from strongroom import limits
 from strongroom.errors import LimitExceeded
-from strongroom.fields import CapacityText, Digest, Id, KeyId, Part, Principal, Time, validated
+from strongroom.fields import (
+    CapacityText,
+    Code,
+    Digest,
+    Id,
+    KeyId,
+    LeafIndex,
+    Part,
+    Principal,
+    Time,
+    validated,
+)
 from strongroom.statements import canonical_json, parse_json
 
 
@@ -125,7 +137,59 @@ class RefusalLeaf(_Leaf):
     digest: Digest
     requester: Principal
     requester_kind: CapacityText
-    code: Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")]
+    code: Code
+
+
+class Unprovable(Part):
+    """A record that could not be given back when it was looked at.
+
+    index: of the escrow log's leaf that names its statement. record: null for all records of that statement, when
+    their ids are not known any more. code: of the error (SPEC section 12).
+    """
+
+    index: LeafIndex
+    record: Id | None
+    code: Code
+
+
+class ProofLeaf(_Leaf):
+    """Recovery log: the prover opened every key blob of the escrow leaves from `first` on, `count` of them.
+
+    size, root: the tree of the escrow log under which they were verified. records: how many opened and matched.
+    unprovable: the others.
+    """
+
+    type: Literal["proof"] = "proof"
+    first: LeafIndex
+    count: Annotated[int, Field(ge=1, le=limits.INTEGER_MAX)]
+    size: Annotated[int, Field(ge=1, le=limits.INTEGER_MAX)]
+    root: Digest
+    records: Annotated[int, Field(ge=0, le=limits.INTEGER_MAX)]
+    unprovable: Annotated[list[Unprovable], Field(max_length=limits.UNPROVABLE_MAX)]
+
+    @model_validator(mode="after")
+    def _within(self) -> Self:
+        end = self.first + self.count
+        if end > self.size:
+            raise ValueError("first, count: go beyond the tree of `size` leaves")
+        if any(not self.first <= each.index < end for each in self.unprovable):
+            raise ValueError("unprovable: names a leaf that is not among those looked at")
+        return self
+
+
+class AttestationLeaf(_Leaf):
+    """Recovery log: the owner compared its live keys with what it escrowed; `key` is the key id of its signer.
+
+    matching, stale: ids of records whose key is still the live one, and of those whose key is not.
+    """
+
+    type: Literal["attestation"] = "attestation"
+    id: Id
+    digest: Digest
+    principal: Principal
+    key: KeyId
+    matching: Annotated[list[Id], Field(max_length=limits.RECORDS_MAX)]
+    stale: Annotated[list[Id], Field(max_length=limits.RECORDS_MAX)]
 
 
 Leaf = Annotated[
@@ -138,7 +202,9 @@ Leaf = Annotated[
     | ApprovalLeaf
     | DenialLeaf
     | ReleaseLeaf
-    | RefusalLeaf,
+    | RefusalLeaf
+    | ProofLeaf
+    | AttestationLeaf,
     Field(discriminator="type"),
 ]
 
@@ -147,8 +213,20 @@ class _AnyLeaf(Part):
     leaf: Leaf
 
 
+# An escrow leaf as it is always written: whoever goes through a whole escrow log reads nothing else.
+_ESCROW_LEAF: Final = re.compile(
+    rb'\{"digest":"([0-9a-f]{64})",'
+    rb'"id":"([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})",'
+    rb'"key":"([0-9a-f]{32})","principal":"([a-z0-9-]{3,64})",'
+    rb'"time":(0|[1-9][0-9]{0,14}),"type":"escrow"\}'
+)
+
+
 def parse_leaf(data: bytes) -> Leaf:
     """Read one log leaf; raises MalformedStatement or LimitExceeded."""
+    if (plain := _ESCROW_LEAF.fullmatch(data)) is not None:
+        digest, id_, key, principal, time = map(bytes.decode, plain.groups())
+        return EscrowLeaf.model_construct(digest=digest, id=id_, key=key, principal=principal, time=int(time))
     if len(data) > limits.LEAF_BYTES_MAX:
         raise LimitExceeded(f"leaf: {len(data)} bytes, the limit is {limits.LEAF_BYTES_MAX} bytes")
     return validated({"leaf": parse_json(data, what="leaf")}, _AnyLeaf).leaf

@@ -17,6 +17,7 @@ FIELDS_SHOWN: Final = frozenset(
     [
         "attempt",
         "authority",
+        "backlog",
         "code",
         "count",
         "delay_seconds",
@@ -32,10 +33,13 @@ FIELDS_SHOWN: Final = frozenset(
         "log",
         "logger",
         "message_id",
+        "oldest_at",
         "outcome",
         "principal",
         "queue",
+        "rate",
         "reason",
+        "record",
         "records",
         "refused",
         "repeats",
@@ -46,6 +50,7 @@ FIELDS_SHOWN: Final = frozenset(
         "stored",
         "timestamp",
         "tree_size",
+        "unprovable",
         "version",
     ]
 )

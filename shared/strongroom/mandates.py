@@ -4,7 +4,7 @@ SPEC sections 2 and 5. What they are worth is decided in `roster` and `registry`
 """
 
 from enum import StrEnum
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Final, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -16,6 +16,9 @@ from strongroom.fields import (
     Digest,
     Id,
     KeyId,
+    LabelName,
+    LabelValue,
+    Name,
     Part,
     Principal,
     PublicKey,
@@ -87,11 +90,35 @@ class Officer(Part):
     roles: Annotated[list[_RoleText], Field(max_length=len(Role))]
 
 
+class ExpectedLabel(Part):
+    """A label by which records are picked out."""
+
+    name: LabelName
+    value: LabelValue
+
+
+class Expectation(Part):
+    """Names under which principals should hold a key each (SPEC 2.3).
+
+    prefix: the beginning of the principals' names, empty for all. label: only principals with a record that bears
+    it; null for all.
+    """
+
+    prefix: Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9-]*$")]
+    label: ExpectedLabel | None
+    names: Annotated[list[Name], Field(min_length=1, max_length=limits.EXPECTED_NAMES_MAX)]
+
+
+_Days = Annotated[int, Field(ge=1, le=limits.POLICY_DAYS_MAX)]
+
+
 class Policy(Part):
     """How many signatures and approvals each case asks for, and how fast anybody may ask (SPEC 2.3).
 
     officer_recovery_delay_hours: from the request's entry in the log to the earliest release to an officer.
-    requests_per_hour, released_records_per_day: of one requester.
+    requests_per_hour, released_records_per_day: of one requester. prove_days: in which every blob is opened once.
+    attest_days: after which an owner compares its live keys again. replace_days: in which a key that somebody else
+    was given is to be replaced. expected: what principals should hold.
     """
 
     replacement_signatures: Annotated[int, Field(ge=1, le=limits.SIGNATURES_MAX)] = 2
@@ -100,11 +127,19 @@ class Policy(Part):
     officer_recovery_delay_hours: Annotated[int, Field(ge=0, le=limits.RECOVERY_DELAY_HOURS_MAX)] = 0
     requests_per_hour: Annotated[int, Field(ge=1, le=limits.RATE_MAX)] = 100
     released_records_per_day: Annotated[int, Field(ge=1, le=limits.RATE_MAX)] = 1000
+    prove_days: _Days = 30
+    attest_days: _Days = 7
+    replace_days: _Days = 14
+    expected: Annotated[list[Expectation], Field(max_length=limits.EXPECTATIONS_MAX)] = Field(default_factory=list)
+
+
+# Rosters that were signed before these were thought of stay valid, and mean what is the default here for ever.
+_LATER_MEMBERS: Final = frozenset({"prove_days", "attest_days", "replace_days", "expected"})
 
 
 def _explicit(value: object) -> object:
     # A signed policy says all that it means: the default of a writer may change from release to release.
-    if isinstance(value, dict) and not Policy.model_fields.keys() <= value.keys():
+    if isinstance(value, dict) and not Policy.model_fields.keys() - _LATER_MEMBERS <= value.keys():
         raise ValueError("a member is missing")
     return value
 

@@ -12,12 +12,14 @@ from strongroom.fields import (
     Bytes,
     Capacity,
     CapacityText,
+    Code,
     Description,
     Digest,
     Id,
     KeyId,
     Kind,
     Labels,
+    LeafIndex,
     Name,
     Part,
     Principal,
@@ -30,7 +32,6 @@ from strongroom.fields import (
 )
 
 RosterVersion = Annotated[int, Field(ge=1, le=limits.INTEGER_MAX)]
-Code = Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")]
 
 
 class RecordDescription(Part):
@@ -46,12 +47,18 @@ class RecordDescription(Part):
     labels: Labels
 
 
+_Superseded = Annotated[list[Id], Field(max_length=limits.SUPERSEDES_MAX)]
+
+
 class Record(RecordDescription):
-    """One escrowed key with its key blob."""
+    """One escrowed key with its key blob; `supersedes` names older records whose place it takes (SPEC 4.5)."""
 
     kid: KeyId
     suite: SuiteText
     blob: Bytes
+    supersedes: _Superseded = Field(
+        default_factory=list
+    )  # may be missing: statements were signed before it was thought of
 
 
 class Escrow(Body):
@@ -71,7 +78,9 @@ class Escrow(Body):
         return self
 
 
-class _Asking(Body):
+class Asking(Body):
+    """Somebody asks for something, within a time."""
+
     id: Id
     issued_at: Time
     expires_at: Time
@@ -79,7 +88,7 @@ class _Asking(Body):
     requester_kind: CapacityText
 
 
-class Request(_Asking):
+class Request(Asking):
     """Somebody asks for keys, to be re-sealed to a one-time key (SPEC 5.1)."""
 
     TYPE: ClassVar[str] = media_type("request")
@@ -102,7 +111,7 @@ class Request(_Asking):
         return self
 
 
-class ListingRequest(_Asking):
+class ListingRequest(Asking):
     """Somebody asks which records a principal has (SPEC 5.4)."""
 
     TYPE: ClassVar[str] = media_type("listing-request")
@@ -111,7 +120,7 @@ class ListingRequest(_Asking):
     after: Id | None
 
 
-class DocketRequest(_Asking):
+class DocketRequest(Asking):
     """Somebody asks which requests there are (SPEC 5.8).
 
     principal: for whose records; null for everybody's. request: this one alone, or null. pending: those that wait
@@ -177,25 +186,86 @@ class PendingRequest(Part):
     reason: Reason | None
 
 
+class Attestation(Body):
+    """An owner says which of its records hold the key that is in use, and which one that is not (SPEC 5.12)."""
+
+    TYPE: ClassVar[str] = media_type("attestation")
+
+    id: Id
+    issued_at: Time
+    principal: Principal
+    records: Annotated[list["AttestedRecord"], Field(min_length=1, max_length=limits.ATTESTED_RECORDS_MAX)]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if len({record.id for record in self.records}) != len(self.records):
+            raise ValueError("records: two have the same id")
+        return self
+
+
+class AttestedRecord(Part):
+    """One record that was compared with the live key, by the fingerprint that was signed for it."""
+
+    id: Id
+    fingerprint: Digest
+    matches: bool
+
+
 class RecordState(StrEnum):
-    """What has become of a record so far."""
+    """What has become of a record so far (SPEC 5.13)."""
 
     STORED = "stored"
+    PROVEN = "proven"
+    UNPROVABLE = "unprovable"
+    STALE = "stale"
     DISCLOSED = "disclosed"
+    REPLACED = "replaced"
 
 
 class ListedRecord(RecordDescription):
-    """A record in a listing; times in seconds, `statement` is the escrow statement that brought it."""
+    """A record in a listing; times in seconds, `statement` is the escrow statement that brought it.
 
+    log_index: of its leaf in the escrow log. proof: index of the newest proof leaf that covers it, null while none
+    does; it is among the listing's `proofs`. proven_at: the time of that leaf if it proves the record. code: why it
+    is unprovable. attested_at: when its owner last found it matching or stale. replace_by: until when a disclosed
+    key is to be replaced.
+    """
+
+    supersedes: _Superseded
     issued_at: Time
     stored_at: Time
     statement: Id
+    log_index: LeafIndex
     state: Annotated[RecordState, Field(strict=False)]
+    proof: LeafIndex | None
+    proven_at: Time | None
+    code: Code | None
+    attested_at: Time | None
     disclosure: Disclosure | None
+    replace_by: Time | None
+
+
+class UnreadableRecord(Part):
+    """A record that the database's index names, and whose statement is not what was accepted; `code` says why."""
+
+    id: Id
+    code: Code
+
+
+class ListedProof(Part):
+    """A leaf of the recovery log and its path (32-byte hashes) to the root of the reply's checkpoint."""
+
+    index: LeafIndex
+    leaf: Bytes
+    hashes: list[Bytes]
 
 
 class Listing(Body):
-    """The records of a principal, a page at a time, and on the first page who waits for its keys (SPEC 5.4)."""
+    """The records of a principal, a page at a time, and on the first page who waits for its keys (SPEC 5.4).
+
+    unreadable: records of this page that are unprovable, and of which nothing else can be said. proofs: the proof
+    leaves that the records' states rest on.
+    """
 
     TYPE: ClassVar[str] = media_type("listing")
 
@@ -204,6 +274,8 @@ class Listing(Body):
     principal: Principal
     roster_version: RosterVersion
     records: Annotated[list[ListedRecord], Field(max_length=limits.LISTING_RECORDS_MAX)]
+    unreadable: Annotated[list[UnreadableRecord], Field(max_length=limits.LISTING_RECORDS_MAX)]
+    proofs: Annotated[list[ListedProof], Field(max_length=limits.LISTING_RECORDS_MAX)]
     pending: Annotated[list[PendingRequest], Field(max_length=limits.LISTING_PENDING_MAX)]
     next: Id | None
 

@@ -1,8 +1,10 @@
 """Who speaks for whom, read from the recovery log and nothing else (SPEC 2.8). Pure."""
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Final
 
 from strongroom.errors import (
@@ -24,8 +26,11 @@ VERIFIED_ENROLMENTS_KEPT_MAX: Final = 100_000
 
 # How the leaves of these types end, for they are written with sorted members.
 _LEAVES_PASSED_OVER: Final = tuple(
-    b',"type":"%b"}' % name for name in (b"request", b"release", b"refusal", b"approval", b"denial", b"invitation")
+    b',"type":"%b"}' % name
+    for name in (b"request", b"release", b"refusal", b"approval", b"denial", b"invitation", b"attestation")
 )
+# A proof leaf alone begins with a count; in a text of another leaf the quotation marks would be escaped.
+_PROOF_BEGINS, _PROOF_GOES_ON = b'{"count":', b',"type":"proof",'
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,7 @@ class Registry:
     _standings: dict[str, tuple[Standing, ...]] = field(default_factory=dict)
     _invitation_uses: Counter[str] = field(default_factory=Counter)
     _revoked_at: dict[str, int] = field(default_factory=dict)
+    _names: list[str] = field(default_factory=list)  # of `_standings`, in order, as far as they were asked for
     # (principal, statement digest) → signing key of verified enrolments, the longest unused first
     _verified: dict[tuple[str, bytes], bytes] = field(default_factory=dict)
 
@@ -77,7 +83,8 @@ class Registry:
         """Take the next leaf of the log into account. Raises LogForked for one that makes no sense."""
         # A look at the last bytes saves parsing the many leaves that say nothing about standing. It errs
         # towards parsing only, and a leaf of a type that this program does not know is not passed over.
-        if not leaf.endswith(_LEAVES_PASSED_OVER):
+        is_proof = leaf.startswith(_PROOF_BEGINS) and _PROOF_GOES_ON in leaf
+        if not is_proof and not leaf.endswith(_LEAVES_PASSED_OVER):
             self._take(leaf)
         self.size += 1
 
@@ -185,6 +192,25 @@ class Registry:
         standings = self._standings.get(principal, ())
         return bool(standings) and standings[-1].key_id == key_id and not standings[-1].is_revoked
 
+    def speaking(self, after: str | None, count_max: int) -> list[tuple[str, int]]:
+        """Return the next principals in order of name, after `after` or from the first, that a key speaks for.
+
+        Each comes with the time of its newest enrolment, in seconds; no more than `count_max`.
+        """
+        if len(self._names) < len(self._standings):
+            # A dictionary keeps the order in which names came first: what is new stands behind what was taken.
+            self._names += islice(self._standings, len(self._names), None)
+            self._names.sort()
+        found: list[tuple[str, int]] = []
+        place = 0 if after is None else bisect_right(self._names, after)
+        while place < len(self._names) and len(found) < count_max:
+            name = self._names[place]
+            standings = self._standings[name]
+            if standings and standings[-1].until is None:
+                found.append((name, standings[-1].since))
+            place += 1
+        return found
+
     def standing(self, principal: str, key_id: str) -> Standing | None:
         """Return the newest enrolment of this key for this principal."""
         found = (each for each in reversed(self._standings.get(principal, ())) if each.key_id == key_id)
@@ -261,6 +287,22 @@ class Registry:
             raise SignatureInvalid(f"signatures: key {key_id} never spoke for {principal}")
         self._verify_by(standing, statement, principal)
         return standing.spoke_at(time)
+
+    def view(self, principals: Iterable[str]) -> "Registry":
+        """Return what judges these principals' statements as this does now, and does not change with it.
+
+        For a thread that verifies while the log is followed further.
+        """
+        standings = {name: self._standings[name] for name in principals if name in self._standings}
+        digests = ((name, each.digest) for name, former in standings.items() for each in former)
+        return Registry(
+            self.root_key,
+            self.bootstrap,
+            logged_roster_version=self.logged_roster_version,
+            _rosters=dict(self._rosters),
+            _standings=standings,
+            _verified={of: self._verified[of] for of in digests if of in self._verified},
+        )
 
     def _known(self, principal: str) -> tuple[Standing, ...]:
         standings = self._standings.get(principal)

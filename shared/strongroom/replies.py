@@ -24,7 +24,7 @@ REPLY_BYTES_MAX: Final = 4_194_304  # a release, a receipt and a roster, each at
 TREE_SIZE_HEADER: Final = "x-strongroom-tree-size"
 ROSTER_VERSION_HEADER: Final = "x-strongroom-roster-version"
 
-_MEMBERS: Final = {"statement", "receipt", "consistency", "roster"}
+_MEMBERS: Final = {"statement", "receipt", "consistency", "roster", "attached"}
 
 
 def hint(headers: Mapping[str, object], name: str) -> int:
@@ -45,13 +45,15 @@ class Consistency:
 class Reply:
     """One reply. Nothing in it is verified: statements, receipts and rosters vouch for themselves.
 
-    receipt: the JSON object of SPEC 6.3, as it stands, for `receipts.Receipt`.
+    receipt: the JSON object of SPEC 6.3, as it stands, for `receipts.Receipt`. attached: statements that the answer
+    speaks of.
     """
 
     statement: Statement | None = None
     receipt: Mapping[str, object] | None = None
     consistency: Consistency | None = None
     roster: Statement | None = None
+    attached: tuple[Statement, ...] = ()
 
     def to_bytes(self) -> bytes:
         """Write the reply as the body of an AMQP message."""
@@ -65,6 +67,8 @@ class Reply:
             document["consistency"] = {"from": self.consistency.from_size, "hashes": hashes}
         if self.roster is not None:
             document["roster"] = self.roster.document()
+        if self.attached:
+            document["attached"] = [statement.document() for statement in self.attached]
         return canonical_json(document)
 
 
@@ -91,11 +95,18 @@ def _read(document: object) -> Reply:
         receipt=receipt,
         consistency=_consistency(document.get("consistency")),
         roster=_statement(document, "roster"),
+        attached=_attached(document.get("attached", [])),
     )
 
 
 def _statement(document: dict[str, object], member: str) -> Statement | None:
     return statement_from_document(document[member]) if member in document else None
+
+
+def _attached(value: object) -> tuple[Statement, ...]:
+    if not isinstance(value, list):
+        raise MalformedStatement("attached is no list")
+    return tuple(map(statement_from_document, value))
 
 
 def _consistency(value: object) -> Consistency | None:

@@ -59,26 +59,21 @@ class EnvironmentSettings(BaseSettings):
 
 
 class WorkerSettings(EnvironmentSettings):
-    """What both workers are told; each adds its own keys to this.
+    """What every worker is told; each adds its own keys to this.
 
-    database_url: PostgreSQL URL of the worker's own role. broker_url: AMQP URL of the worker's own user.
-    broker_ca_file: the CA that signed the broker's certificate (PEM); system CAs when absent.
+    database_url: PostgreSQL URL of the worker's own role.
     root_key_file: the pinned root public key, base64.
     roster_file: the first roster; the recovery log may name newer ones.
-    log_key_file, reply_key_file: Strongroom key files. passphrase_file: opens them when they are encrypted.
+    log_key_file: a Strongroom key file. passphrase_file: opens it, and other key files, when they are encrypted.
     state_dir: where the newest checkpoints are kept; it must outlive the process and the database.
     health_file: rewritten after every round; a container's health check looks at its age.
     """
 
     database_url: SecretStr
     database_url_file: Path | None = None
-    broker_url: SecretStr
-    broker_url_file: Path | None = None
-    broker_ca_file: Path | None = None
     root_key_file: Path
     roster_file: Path
     log_key_file: Path
-    reply_key_file: Path
     passphrase_file: Path | None = None
     state_dir: Path
     health_file: Path | None = None
@@ -99,6 +94,19 @@ class WorkerSettings(EnvironmentSettings):
                     f"{name}: is no setting of this worker", hint=f"the nearest one is {nearest[0]}; or unset it"
                 )
         return super().load()
+
+
+class QueueWorkerSettings(WorkerSettings):
+    """What a worker is told that takes messages from a queue.
+
+    broker_url: AMQP URL of the worker's own user. broker_ca_file: the CA that signed the broker's certificate
+    (PEM); system CAs when absent. reply_key_file: a Strongroom key file.
+    """
+
+    broker_url: SecretStr
+    broker_url_file: Path | None = None
+    broker_ca_file: Path | None = None
+    reply_key_file: Path
 
 
 def read_root_key(path: Path) -> bytes:

@@ -157,12 +157,13 @@ def decode_base64(text: object, field: str) -> bytes:
     if not isinstance(text, str):
         raise MalformedStatement(f"{field}: must be base64 text")
     try:
-        decoded = binascii.a2b_base64(text, strict_mode=True)
+        decoded = binascii.a2b_base64(text)  # leaves out what is no base64; then it is not the same text again
+        if binascii.b2a_base64(decoded, newline=False) == text.encode():
+            return decoded
+        binascii.a2b_base64(text, strict_mode=True)
     except (binascii.Error, ValueError):
         raise MalformedStatement(f"{field}: is not base64") from None
-    if b64encode(decoded) != text.encode():
-        raise MalformedStatement(f"{field}: is not canonical base64")
-    return decoded
+    raise MalformedStatement(f"{field}: is not canonical base64")
 
 
 def parse_json(data: bytes, *, what: str) -> object:
@@ -177,27 +178,41 @@ def parse_json(data: bytes, *, what: str) -> object:
     except UnicodeDecodeError:
         raise MalformedStatement(f"{what}: is not UTF-8") from None
 
-    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        members = dict(pairs)
-        if len(members) != len(pairs):
-            raise MalformedStatement(f"{what}: a member name is repeated")
-        return members
-
-    def refuse(_token: str) -> NoReturn:
-        raise MalformedStatement(f"{what}: a number with a fraction or an exponent, NaN or an infinity")
-
-    def integer(token: str) -> int:
-        if len(token) > len(str(-INTEGER_MAX)) or abs(int(token)) > INTEGER_MAX:
-            raise MalformedStatement(f"{what}: an integer beyond ±(2^53 - 1)")
-        return int(token)
-
     try:
-        document: object = json.loads(
-            text, object_pairs_hook=unique, parse_float=refuse, parse_constant=refuse, parse_int=integer
-        )
+        document: object = _DECODER.decode(text)
+    except _RefusedError as error:
+        raise MalformedStatement(f"{what}: {error}") from None
     except (ValueError, RecursionError):
         raise MalformedStatement(f"{what}: is not JSON") from None
     return document
+
+
+class _RefusedError(Exception):
+    """JSON that no statement may hold; the text says why."""
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise _RefusedError("a member name is repeated")
+    return members
+
+
+def _refuse(_token: str) -> NoReturn:
+    raise _RefusedError("a number with a fraction or an exponent, NaN or an infinity")
+
+
+def _integer(token: str) -> int:
+    if len(token) > _INTEGER_CHARACTERS_MAX or abs(int(token)) > INTEGER_MAX:
+        raise _RefusedError("an integer beyond ±(2^53 - 1)")
+    return int(token)
+
+
+_INTEGER_CHARACTERS_MAX = len(str(-INTEGER_MAX))
+# Made once: to make it takes as long as to read an envelope with it.
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_float=_refuse, parse_constant=_refuse, parse_int=_integer
+)
 
 
 def canonical_json(document: object) -> bytes:

@@ -1,4 +1,4 @@
-"""What both workers do around their work: settings, servers, rounds, the end. What they do is their own."""
+"""What all workers do around their work: settings, servers, rounds, the end. What they do is their own."""
 
 import asyncio
 import sys
@@ -9,7 +9,7 @@ from typing import Final, Protocol, TypeVar
 from strongroom import broker, logs, service
 from strongroom.errors import ConfigurationInvalid
 from strongroom.service import Health, keep_running
-from strongroom.settings import WorkerSettings
+from strongroom.settings import QueueWorkerSettings, WorkerSettings
 
 _BROKER_SECONDS_MAX: Final = 10.0
 
@@ -17,7 +17,7 @@ S = TypeVar("S", bound=WorkerSettings)
 
 
 class Worker(Protocol):
-    """A worker over an open database."""
+    """A worker of a queue, over an open database."""
 
     async def prepare(self) -> None:
         """Be ready for messages; called before the broker is asked for any. A TransientError: try again later."""
@@ -31,7 +31,7 @@ class Worker(Protocol):
 def main(name: str, settings: type[S], serve: Callable[[S, asyncio.Event], Awaitable[None]]) -> int:
     """Run a worker as a process, with settings from the environment; return the exit code.
 
-    Arguments: `name` is `escrow` or `recovery`; `serve` works until the event is set.
+    Arguments: `name` is `escrow`, `recovery` or `prover`; `serve` works until the event is set.
     """
     try:
         loaded = settings.load()
@@ -44,7 +44,7 @@ def main(name: str, settings: type[S], serve: Callable[[S, asyncio.Event], Await
 
 async def keep_serving(
     opened: Callable[[], AbstractAsyncContextManager[Worker]],
-    settings: WorkerSettings,
+    settings: QueueWorkerSettings,
     health: Health,
     stop: asyncio.Event,
     *,

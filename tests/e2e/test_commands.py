@@ -13,6 +13,7 @@ import click
 from deploy.local.trial import Trial
 from tests.e2e.conftest import Enrol
 from tests.support.command import Command, Outcome
+from tests.support.cryptoapi import WRAPPED
 
 from strongroom import broker as amqp
 from strongroom.errors import ExitCode
@@ -51,6 +52,15 @@ KINDS: Final[dict[Words, str]] = {
     ("quarantine", "requeue"): "quarantine",
     ("quarantine", "drop"): "quarantine",
     ("doctor",): "doctor",
+    ("drill",): "drill",
+    ("attest",): "attestation",
+    ("coverage",): "coverage",
+    ("log", "export"): "log-export",
+    ("log", "verify"): "log-verify",
+    ("log", "cosign"): "log-cosign",
+    ("log", "checkpoints"): "log-checkpoints",
+    ("capi", "show"): "key-blob",
+    ("capi", "derive"): "derived-key",
 }
 
 
@@ -109,6 +119,44 @@ def _recover_by_officers(run: Callable[..., dict[str, Any]]) -> None:
     assert run(("revoke",), "speaks-json", "--reason", "a test", "--yes", home=".local/officer-3")["key"] is None
 
 
+def _watch(run: Callable[..., dict[str, Any]]) -> None:
+    """Let an auditor see how the fleet is covered, export both logs, verify them, and a witness cosign one."""
+    auditor = ".local/officer-1"
+    assert run(("coverage",), "--max-missing", "100000", home=auditor)["counts"]["stale"] == 0
+    assert run(("log", "export"), "export", home=auditor)["findings"] == []
+    assert run(("log", "verify"), "export", home=auditor)["findings"] == []
+    witness = ("--log", "escrow", "--key", "dora/keys/signing.key", "--name", "witness.example/w1")
+    assert run(("log", "cosign"), "export", *witness, home=auditor)["vkey"].startswith("witness.example/w1+")
+    held = run(("log", "checkpoints"), home="h")["checkpoints"]
+    assert [each["origin"].rpartition("/")[2] for each in held] == ["escrow", "recovery"]
+
+
+def _operate(run: Callable[..., dict[str, Any]]) -> None:
+    """Look after database and broker."""
+    assert run(("db", "migrate"))["applied"] == []
+    assert run(("db", "check"))["ok"] is True
+    assert run(("broker", "apply"))["applied"] is True
+    assert run(("broker", "check"))["findings"] == []
+    assert run(("broker", "account"), "pc-1", "--external").keys() >= {"users", "permissions", "topic_permissions"}
+
+
+def _drill(run: Callable[..., dict[str, Any]], trial: Trial, place: Path) -> None:
+    """Open records from a database that was restored, as the drill takes it."""
+    (place / "db-url").write_text(trial.stack.database.url("strongroom_auditor"))
+    keys = ("--keys", ".local/authority/recovery/sealing", "--root-key", ".local/authority/root.pub")
+    assert run(("drill",), "--database-url-file", "db-url", *keys)["ok"] is True
+
+
+def _read_key_blobs(run: Callable[..., dict[str, Any]], place: Path) -> None:
+    """Show a key blob of Windows, and derive a key of a password."""
+    (place / "blob").write_bytes(WRAPPED[0].simple)
+    (place / "password").write_text("open sesame")
+    (place / "password").chmod(0o600)
+    assert run(("capi", "show"), "blob")["type"] == "SIMPLEBLOB"
+    derived = ("--hash", "sha-1", "--algorithm", "aes-256", "--password-file", "password", "--out", "derived.key")
+    assert run(("capi", "derive"), *derived)["key_bits"] == 256
+
+
 def test_every_command_speaks_json(trial: Trial, place: Path, strongroom: Command, operator: Command) -> None:
     """`-o json` gives one document that says its schema and kind; no command with that option is left out."""
     documents: dict[Words, dict[str, object]] = {}
@@ -125,7 +173,8 @@ def test_every_command_speaks_json(trial: Trial, place: Path, strongroom: Comman
     invitation = strongroom("invite", "speaks-json", home=".local/officer-1").done().out
     (place / "inv.json").write_bytes(invitation)
     assert run(("enrol",), "inv.json", home="h")["principal"] == "speaks-json"
-    assert run(("escrow",), "k", "--name", "disk", home="h")["stored"] == 1
+    assert run(("escrow",), "k", "--name", "disk", "--live", "file", home="h")["stored"] == 1
+    assert run(("attest",), home="h")["examined"][0]["name"] == "disk"
     assert run(("seal",), "k", home="h")["stored"] == 1
     assert run(("open",), "k.age", "--output-file", "k2", home="h")["path"] == "k2"
     assert run(("sync",), home="h")["compared"] is True
@@ -148,12 +197,11 @@ def test_every_command_speaks_json(trial: Trial, place: Path, strongroom: Comman
     trust = ("keys/roster.json", "--root-key", "keys/root.pub", "--broker-url-file", "url")
     assert run(("officer", "trust"), *trust, home="dora")["name"] == "dora"
 
-    assert run(("db", "migrate"))["applied"] == []
-    assert run(("db", "check"))["ok"] is True
-    assert run(("broker", "apply"))["applied"] is True
-    assert run(("broker", "check"))["findings"] == []
-    assert run(("broker", "account"), "pc-1", "--external").keys() >= {"users", "permissions", "topic_permissions"}
+    _operate(run)
     assert run(("doctor",), home="h")["ok"] is True
+    _drill(run, trial, place)
+    _watch(run)
+    _read_key_blobs(run, place)
 
     asyncio.run(_submit_garbage(trial))
     messages = run(("quarantine", "list"))["messages"]
@@ -254,8 +302,8 @@ def test_a_key_that_has_no_place_to_go_is_not_released(place: Path, strongroom: 
         strongroom("recover", "--name", "disk", "--out", out, home=home).done(ExitCode.USAGE)
     strongroom("recover", "--name", "disk", "--out", "taken", "--force", home=home).done(ExitCode.USAGE)
     (listed,) = strongroom("records", "-o", "json", home=home).done().document["records"]
-    assert listed["state"] == "stored"
+    assert listed["disclosure"] is None
     strongroom("recover", "--name", "disk", "--out", "k2", home=home).done()
     (listed,) = strongroom("records", "-o", "json", home=home).done().document["records"]
-    assert listed["state"] == "disclosed"
+    assert listed["disclosure"] is not None
     assert sorted(path.name for path in place.iterdir() if "k2" in path.name) == ["k2"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from deploy.local import process
-from deploy.local.trial import WORKERS, Trial
+from deploy.local.trial import PROVER, WORKERS, Trial
 from tests.e2e.conftest import Enrol
 from tests.support.canary import files_that_show, forms_of, shows, tables_that_show
 from tests.support.command import Command
@@ -182,7 +182,7 @@ def test_a_copy_of_everything_the_escrow_worker_has_opens_no_key(trial: Trial, t
             assert document["algorithm"] == "ed25519"
 
 
-@pytest.mark.parametrize("name", WORKERS)
+@pytest.mark.parametrize("name", [*WORKERS, PROVER])
 def test_a_workers_command_line_shows_no_secret(trial: Trial, name: str) -> None:
     """Everybody may read command lines: this one is the command and nothing else."""
     cmdline = Path("/proc") / str(worker(trial, name).pid) / "cmdline"

@@ -25,7 +25,7 @@ STRONGROOM_HOME=.local/officer-1 strongroom invite laptop-0417 > inv.json
 STRONGROOM_HOME=a strongroom enrol inv.json
 head -c 32 /dev/urandom > k
 STRONGROOM_HOME=a strongroom escrow k --name disk --kind disk-key --description "root volume" --serial-number C02XYZ
-STRONGROOM_HOME=a strongroom status -o json
+STRONGROOM_HOME=a strongroom status -o json || test $? = 6
 STRONGROOM_HOME=a strongroom recover --name disk --out k2
 cmp k k2
 """
@@ -62,9 +62,11 @@ def test_a_key_that_was_escrowed_comes_back(place: Path, script: str) -> None:
     assert result.returncode == 0, result.stderr
     assert (place / "k").read_bytes() == (place / "k2").read_bytes()
     assert (place / "k2").stat().st_mode & 0o777 == 0o600
-    shown = Command(place)("status", "-o", "json", home="a").done().document
-    assert [(record["name"], record["state"]) for record in shown["records"]] == [("disk", "stored")]
-    assert shown["records"][0]["log_index"] is not None
+    shown = Command(place)("status", "-o", "json", home="a")
+    assert shown.code in {ExitCode.DONE, ExitCode.NOT_PROVEN}
+    [record] = shown.document["records"]
+    assert (record["name"], record["state"]) == ("disk", "stored")
+    assert record["log_index"] is not None
 
 
 async def test_a_key_is_stored_once_although_the_worker_was_away(
@@ -85,8 +87,9 @@ async def test_a_key_is_stored_once_although_the_worker_was_away(
         trial.up(lambda _step: None)
     report = strongroom("sync", "-o", "json", home=home).done().document
     assert (report["stored"], report["spooled"], report["compared"], report["missing"]) == (1, 0, True, [])
-    status = strongroom("status", "-o", "json", home=home).done().document
-    assert [record["state"] for record in status["records"]] == ["stored"]
+    shown = strongroom("status", "-o", "json", home=home)
+    assert shown.code in {ExitCode.DONE, ExitCode.NOT_PROVEN}
+    assert [record["state"] for record in shown.document["records"]] == ["stored"]
     for table in ("records", "escrow_statements"):
         count = f"SELECT count(*) FROM {table} WHERE principal = $1"  # noqa: S608 - one of two
         assert await ask_superuser(Owned(trial), count, "worker-away") == 1

@@ -19,6 +19,7 @@ TABLES = {
     "escrow_leaves":         ("SI",   "S",      "S"),
     "escrow_nodes":          ("SI",   "S",      "S"),
     "escrow_checkpoints":    ("SI",   "S",      "S"),
+    "escrow_published":      ("SI",   "S",      "S"),
     "recovery_leaves":       ("S",    "SI",     "S"),
     "recovery_nodes":        ("S",    "SI",     "S"),
     "recovery_checkpoints":  ("S",    "SI",     "S"),

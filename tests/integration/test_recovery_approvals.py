@@ -47,7 +47,7 @@ def officers_request(requester: str = "officer-a", **changes: Any) -> Statement:
 
 def with_policy(**policy: int) -> dict[str, Any]:
     """Return what changes in a roster of four officers with this policy."""
-    return {"officers": OFFICERS, "policy": Policy(**policy)}
+    return {"officers": OFFICERS, "policy": Policy.model_validate(policy)}
 
 
 @pytest.fixture

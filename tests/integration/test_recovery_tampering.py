@@ -20,7 +20,7 @@ from strongroom.crypto.notes import parse_checkpoint, sign_checkpoint
 from strongroom.errors import LogForked
 from strongroom.fields import parse_body
 from strongroom.mandates import Enrolment
-from strongroom.messages import Escrow, Rejection, Release, Request
+from strongroom.messages import Escrow, Listing, Rejection, Release, Request
 from strongroom.statements import Statement
 
 OTHER = "laptop-0418"
@@ -208,7 +208,7 @@ async def test_a_statement_that_no_leaf_names_is_refused(place: Place) -> None:
     )
     await ask_superuser(
         place.databases,
-        "INSERT INTO records VALUES ($1, $2, 0, $3, 'forged', $4, $5)",
+        "INSERT INTO records VALUES ($1, $2, 0, $3, 'forged', $4, $5, 1)",
         UUID(record),
         UUID(mine),
         make.PRINCIPAL,
@@ -247,14 +247,18 @@ async def test_a_victims_blob_in_the_attackers_own_escrow_does_not_open(place: P
     await refused(place, ask.request(OTHER), "blob_invalid")
 
 
-async def test_an_edited_row_spoils_a_listing_and_not_the_worker(place: Place) -> None:
-    """A listing is made of signed statements; where the index contradicts them it is refused."""
+async def test_an_edited_row_spoils_its_own_record_in_a_listing_and_no_other(place: Place) -> None:
+    """A listing is made of signed statements; a record whose index row contradicts its statement is unreadable."""
     _, record, statement = one_record()
-    await place.escrow(statement)
+    _, untouched, other = one_record()
+    await place.escrow(statement, other)
     await ask_superuser(place.databases, "UPDATE records SET name = 'edited' WHERE id = $1", UUID(record))
-    async with alarmed(place):
-        rejection = await place.rejection(ask.listing_request().envelope())
-    assert rejection.code == "proof_invalid"
+    with capture_logs() as lines:
+        async with place.worker():
+            listing = place.signed(await place.ask(ask.listing_request().envelope()), Listing)
+    assert [line["record"] for line in lines if line["log_level"] == "error"] == [record]
+    assert [(each.id, each.code) for each in listing.unreadable] == [(record, "proof_invalid")]
+    assert [each.id for each in listing.records] == [untouched]
 
 
 ANSWER_EDITS = {

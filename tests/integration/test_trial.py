@@ -11,7 +11,7 @@ from signal import SIGINT, SIGKILL
 import pytest
 from deploy.local import process
 from deploy.local.place import Place
-from deploy.local.trial import OFFICERS, WORKERS, Trial
+from deploy.local.trial import OFFICERS, PROVER, WORKERS, Trial
 from tests.support.servers import lent
 
 from strongroom_agent.home import Home
@@ -143,7 +143,20 @@ def test_each_worker_is_told_its_own_secrets_only(folder: Path) -> None:
         assert not any(f"/{other}/" in value or f"_{other}:" in value for value in settings.values())
 
 
-@pytest.mark.parametrize("worker", WORKERS)
+def test_the_prover_has_the_recovery_workers_keys_and_state_and_no_broker(folder: Path) -> None:
+    """Both write one log, and keep one checkpoint of it; messages are none of the prover's business."""
+    prover, recovery = (
+        dict(line.split("=", 1) for line in (folder / f"{name}.env").read_text().splitlines())
+        for name in (PROVER, "recovery")
+    )
+    own = {"STRONGROOM_HEALTH_FILE", "STRONGROOM_METRICS_FILE"}
+    assert {name: prover[name] for name in prover.keys() - own} == {
+        name: recovery[name] for name in prover.keys() - own
+    }
+    assert not any("BROKER" in name or "REPLY" in name for name in prover)
+
+
+@pytest.mark.parametrize("worker", [*WORKERS, PROVER])
 def test_worker_that_dies_is_replaced(folder: Path, worker: str) -> None:
     """After SIGKILL of a worker `up` finds another one listening."""
     first = worker_process(folder, worker)
@@ -176,7 +189,7 @@ def test_down_ends_the_workers_too(tmp_path_factory: pytest.TempPathFactory) -> 
     """`down` ends supervisors and workers, even a worker whose supervisor was killed, and keeps all data."""
     with lent(tmp_path_factory.mktemp("another-trial")) as folder:
         assert command("up", "--folder", str(folder)).returncode == 0
-        workers = [worker_process(folder, worker) for worker in WORKERS]
+        workers = [worker_process(folder, worker) for worker in (*WORKERS, PROVER)]
         supervisor = process.find(pid_file(folder, WORKERS[0]))
         assert supervisor is not None
         supervisor.send(SIGKILL)

@@ -9,13 +9,18 @@ import pytest
 from tests.support import authority as make
 from tests.support import requests as ask
 
+from strongroom.audits import Counts, Coverage, Gap, GapState, LogEntry, LogPage, Proving
 from strongroom.errors import LimitExceeded
 from strongroom.fields import Body, Capacity, new_id, parse_body
+from strongroom.mandates import Expectation, ExpectedLabel, Policy
 from strongroom.messages import (
+    Attestation,
+    AttestedRecord,
     Disclosure,
     Docket,
     DocketEntry,
     HistoryEntry,
+    ListedProof,
     ListedRecord,
     Listing,
     PendingRequest,
@@ -24,6 +29,7 @@ from strongroom.messages import (
     Release,
     ReleasedRecord,
     RequestState,
+    UnreadableRecord,
 )
 from strongroom.statements import Statement
 
@@ -39,7 +45,11 @@ _REQUEST: Final = ask.request()
 _OFFICER: Final[dict[str, Any]] = {"requester": "officer-a", "requester_kind": Capacity.OFFICER}
 
 BODIES: Final[dict[str, Body]] = {
-    "roster": make.roster_body(),
+    "roster": make.roster_body(
+        policy=Policy(
+            expected=[Expectation(prefix="laptop-", label=ExpectedLabel(name="role", value="db"), names=["disk"])]
+        )
+    ),
     "invitation": make.invitation_body(),
     "invitation of many": make.invitation_body(prefix="laptop-", uses=50),
     "enrolment": make.enrolment_body(make.invitation()),
@@ -67,10 +77,19 @@ BODIES: Final[dict[str, Body]] = {
                 issued_at=make.NOW,
                 stored_at=make.NOW,
                 statement=new_id(),
+                supersedes=[new_id()],
+                log_index=0,
                 state=RecordState.DISCLOSED,
+                proof=0,
+                proven_at=make.NOW,
+                code="blob_invalid",
+                attested_at=make.NOW,
                 disclosure=Disclosure(request=new_id(), **_OFFICER, released_at=make.NOW, reason="the owner left"),
+                replace_by=make.NOW,
             )
         ],
+        unreadable=[UnreadableRecord(id=new_id(), code="proof_invalid")],
+        proofs=[ListedProof(index=0, leaf=b"leaf", hashes=[b"h" * 32])],
         pending=[
             PendingRequest(
                 request=new_id(),
@@ -105,6 +124,52 @@ BODIES: Final[dict[str, Body]] = {
         ],
         invitations=[b"envelope"],
         next=None,
+    ),
+    "attestation": Attestation(
+        authority=make.AUTHORITY,
+        id=new_id(),
+        issued_at=make.NOW,
+        principal=make.PRINCIPAL,
+        records=[AttestedRecord(id=new_id(), fingerprint=DIGEST, matches=True)],
+    ),
+    "coverage-request": ask.coverage_body(after=make.PRINCIPAL),
+    "coverage": Coverage(
+        **_ANSWER,
+        as_of=make.NOW,
+        proving=Proving(size=1, backlog=0, oldest_at=make.NOW),
+        counts=Counts(
+            principals=1,
+            silent=0,
+            missing=0,
+            stored=0,
+            proven=0,
+            unprovable=1,
+            stale=0,
+            disclosed=0,
+            overdue=0,
+        ),
+        gaps=[
+            Gap(
+                principal=make.PRINCIPAL,
+                state=GapState.UNPROVABLE,
+                name="disk/root",
+                record=new_id(),
+                since=make.NOW,
+                code="blob_invalid",
+            )
+        ],
+        next=make.PRINCIPAL,
+    ),
+    "log-page-request": ask.log_page_body(),
+    "log-page": LogPage(
+        **_ANSWER,
+        log="escrow",
+        checkpoint=b"note",
+        entries=[
+            LogEntry(
+                index=0, leaf=b"leaf", nodes=[b"h" * 32, None], statement=True, rows=[new_id()], has_release=False
+            )
+        ],
     ),
     "rejection": Rejection(
         authority=make.AUTHORITY,
@@ -187,9 +252,9 @@ def ids_of(count: int) -> list[str]:
     return [new_id() for _ in range(count)]
 
 
-def copies_of(kind: str, member: str) -> Callable[[int], list[Any]]:
+def copies_of(kind: str, *members: str) -> Callable[[int], list[Any]]:
     """Return a maker of lists of so many entries like the one in the good body, with distinct ids if it has one."""
-    entry = DOCUMENTS[kind][member][0]
+    entry = Place(kind, (*members, 0)).value()
     if isinstance(entry, dict) and "id" in entry:
         return lambda count: [entry | {"id": new_id()} for _ in range(count)]
     return lambda count: [entry] * count

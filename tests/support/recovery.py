@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from tests.support.workers import Brokers, Databases
 
 from strongroom import broker as amqp
 from strongroom import database
+from strongroom.crypto.notes import Checkpoint, parse_checkpoint, sign_checkpoint
 from strongroom.crypto.signing import key_id
 from strongroom.fields import Body, parse_body
 from strongroom.leaves import EscrowLeaf, Leaf, parse_leaf
@@ -36,7 +38,10 @@ ANSWER_SECONDS_MAX = 30
 
 _VERBS: Mapping[str, Verb] = {Enrolment.TYPE: "enrol"}
 _INSERT_STATEMENT = "INSERT INTO escrow_statements VALUES ($1, $2, $3, $4, $5, $6)"
-_INSERT_RECORD = "INSERT INTO records VALUES ($1, $2, $3, $4, $5, $6, $7)"
+_INSERT_RECORD = """
+INSERT INTO records (id, statement_id, position, principal, name, issued_at, kid, leaf_index, labels, supersedes)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+"""
 
 B = TypeVar("B", bound=Body)
 
@@ -205,6 +210,37 @@ class Place:
                     await _insert(tx, statement, body, index)
             await writer.committed(appended)
 
+    async def append(self, *leaves: Leaf) -> int:
+        """Put leaves into the recovery log, as another worker of it would; return the index of the first."""
+        log = self.roster.body.logs.recovery
+        writer = LogWriter(
+            LogName.RECOVERY,
+            log.origin,
+            make.signing_key("recovery log"),
+            self.settings.state_dir / "recovery.checkpoint",
+        )
+        async with database.connect(self.databases.url("strongroom_recovery")) as opened:
+            await writer.open(opened)
+            async with opened.transaction() as tx:
+                await writer.lock(tx)
+                appended = await writer.append(tx, [leaf.to_bytes() for leaf in leaves])
+            await writer.committed(appended)
+        return appended.first_index
+
+    async def escrow_head(self) -> Checkpoint:
+        """Return the newest checkpoint of the escrow log, as the escrow worker would sign it for everybody."""
+        [row] = await self.rows("SELECT note FROM escrow_checkpoints ORDER BY size DESC LIMIT 1")
+        working, _ = parse_checkpoint(row["note"])
+        return Checkpoint(self.roster.body.logs.escrow.origin, working.size, working.root)
+
+    async def publish(self) -> str:
+        """Put the checkpoint proper of the escrow log into the database, as the escrow worker does; return it."""
+        key, head = make.signing_key("escrow log"), await self.escrow_head()
+        note = sign_checkpoint(head, key.sign, key.public_key)
+        async with database.connect(self.databases.url("strongroom_escrow")) as opened, opened.transaction() as tx:
+            await tx.execute("INSERT INTO escrow_published VALUES ($1, $2)", head.size, note)
+        return note
+
 
 def _operator(brokers: Brokers) -> AbstractAsyncContextManager[amqp.Connection]:
     return amqp.connect(brokers.url("operator"), ca_file=brokers.ca_file, name="operator", timeout_seconds=10)
@@ -224,7 +260,17 @@ async def _insert(tx: database.Transaction, statement: Statement, body: Escrow, 
     )
     for position, record in enumerate(body.records):
         await tx.execute(
-            _INSERT_RECORD, UUID(record.id), id_, position, body.principal, record.name, body.issued_at, record.kid
+            _INSERT_RECORD,
+            UUID(record.id),
+            id_,
+            position,
+            body.principal,
+            record.name,
+            body.issued_at,
+            record.kid,
+            index,
+            json.dumps(record.labels),
+            [UUID(each) for each in record.supersedes],
         )
 
 

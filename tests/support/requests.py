@@ -4,6 +4,7 @@ from typing import Any
 
 from tests.support import authority as make
 
+from strongroom.audits import CoverageRequest, LogPageRequest
 from strongroom.crypto.sealing import PrivateSealingKey, Suite
 from strongroom.fields import Capacity, new_id, parse_body
 from strongroom.leaves import ApprovalLeaf, RequestLeaf
@@ -62,6 +63,30 @@ def docket_body(requester: str = "officer-a", **changes: Any) -> DocketRequest:
 def docket_request(requester: str = "officer-a", *, key: str | None = None, **changes: Any) -> Statement:
     """Return a question for the docket signed by `make.signing_key(key)`, by default that of the requester."""
     body = docket_body(requester, **changes)
+    return make.signed(body, make.signing_key(key or body.requester))
+
+
+def coverage_body(requester: str = "officer-a", **changes: Any) -> CoverageRequest:
+    """Return an officer's question for the coverage of the fleet; members as given."""
+    members: dict[str, Any] = {"silent_days": 14, "after": None}
+    return CoverageRequest(**(_officer_asking(requester) | members | changes))
+
+
+def coverage_request(requester: str = "officer-a", *, key: str | None = None, **changes: Any) -> Statement:
+    """Return a question for the coverage signed by `make.signing_key(key)`, by default that of the requester."""
+    body = coverage_body(requester, **changes)
+    return make.signed(body, make.signing_key(key or body.requester))
+
+
+def log_page_body(requester: str = "officer-a", **changes: Any) -> LogPageRequest:
+    """Return an officer's question for the first leaves of the escrow log; members as given."""
+    members: dict[str, Any] = {"log": "escrow", "first": 0}
+    return LogPageRequest(**(_officer_asking(requester) | members | changes))
+
+
+def log_page_request(requester: str = "officer-a", *, key: str | None = None, **changes: Any) -> Statement:
+    """Return a question for a log page signed by `make.signing_key(key)`, by default that of the requester."""
+    body = log_page_body(requester, **changes)
     return make.signed(body, make.signing_key(key or body.requester))
 
 
@@ -138,6 +163,12 @@ def approval_leaf(statement: Statement, **changes: Any) -> bytes:
         "request": body.request,
     }
     return ApprovalLeaf(**(members | changes)).to_bytes()
+
+
+def _officer_asking(officer: str) -> dict[str, Any]:
+    members = _asking(officer) | {"requester_kind": Capacity.OFFICER}
+    del members["principal"]
+    return members
 
 
 def _asking(principal: str) -> dict[str, Any]:

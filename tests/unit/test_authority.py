@@ -233,7 +233,7 @@ def test_a_policy_that_can_never_be_met_is_told(
     officers: list[Officer], policy: dict[str, int], words: list[str]
 ) -> None:
     """By the officers that there are, without the one who asks."""
-    found = unmeetable(make.roster_body(officers=officers, policy=Policy(**policy)))
+    found = unmeetable(make.roster_body(officers=officers, policy=Policy.model_validate(policy)))
     assert len(found) == len(words)
     for each, expected in zip(found, words, strict=True):
         assert re.search(expected, each)

@@ -12,13 +12,13 @@ from tests.support.containers import CONTAINER, FINAL, ROOT, SECRETS, Service, c
 from strongroom.crypto.key_file import read_passphrase, read_signing_key
 from strongroom.crypto.keyring import FileKeyring
 from strongroom.roster import Roster
-from strongroom.settings import WorkerSettings, read_root_key, read_roster
+from strongroom.settings import QueueWorkerSettings, read_root_key, read_roster
 from strongroom.topology import USERS
 from strongroom_escrow.settings import EscrowSettings
 from strongroom_recovery.settings import RecoverySettings
 
 SERVICES: dict[str, Service] = load_compose()["services"]
-WORKERS: dict[str, type[WorkerSettings]] = {"escrow": EscrowSettings, "recovery": RecoverySettings}
+WORKERS: dict[str, type[QueueWorkerSettings]] = {"escrow": EscrowSettings, "recovery": RecoverySettings}
 every_worker = pytest.mark.parametrize("worker", WORKERS)
 
 

@@ -24,15 +24,19 @@ from tests.support.containers import (
 from strongroom.settings import EnvironmentSettings, WorkerSettings
 from strongroom_cli.settings import BrokerSettings, DatabaseSettings, OperatorBrokerSettings
 from strongroom_escrow.settings import EscrowSettings
-from strongroom_recovery.settings import RecoverySettings
+from strongroom_recovery.settings import ProverSettings, RecoverySettings
 
 SCHEMA = ROOT / "tests" / "vectors" / "compose" / "compose-spec.json"
 UID = 65532
 SETTINGS: tuple[type[EnvironmentSettings], ...] = (
-    *(EscrowSettings, RecoverySettings),
+    *(EscrowSettings, RecoverySettings, ProverSettings),
     *(DatabaseSettings, BrokerSettings, OperatorBrokerSettings),
 )
-WORKERS: dict[str, type[WorkerSettings]] = {"escrow": EscrowSettings, "recovery": RecoverySettings}
+WORKERS: dict[str, type[WorkerSettings]] = {
+    "escrow": EscrowSettings,
+    "recovery": RecoverySettings,
+    "prover": ProverSettings,
+}
 COMPOSE = load_compose()
 SERVICES: dict[str, Service] = COMPOSE["services"]
 every_service = pytest.mark.parametrize("name", SERVICES)
@@ -94,7 +98,8 @@ def test_worker_is_told_everything_it_requires(worker: str) -> None:
     fields = WORKERS[worker].model_fields
     required = {f"STRONGROOM_{name.upper()}" for name, field in fields.items() if field.is_required()}
     assert {each for each in required if each not in given and f"{each}_FILE" not in given} == set()
-    assert given >= {"STRONGROOM_HEALTH_FILE", "STRONGROOM_PASSPHRASE_FILE", "STRONGROOM_BROKER_CA_FILE"}
+    assert given >= {"STRONGROOM_HEALTH_FILE", "STRONGROOM_PASSPHRASE_FILE"}
+    assert ("STRONGROOM_BROKER_CA_FILE" in given) == ("broker_url" in fields)
 
 
 @every_service
@@ -107,10 +112,18 @@ def test_paths_are_mounted(name: str) -> None:
             assert any(Path(value).is_relative_to(place) for place in places), value
 
 
-def test_only_the_recovery_worker_sees_sealing_keys() -> None:
-    """Beside the ceremony that makes them, one service mounts the volume with the sealing private keys."""
+def test_only_the_recovery_worker_and_the_prover_see_sealing_keys() -> None:
+    """Beside the ceremony that makes them, two services mount the volume with the sealing private keys."""
     holders = {name for name, service in SERVICES.items() if "recovery-secrets" in mounts(service).values()}
-    assert holders == {"setup", "recovery"}
+    assert holders == {"setup", "recovery", "prover"}
+
+
+def test_the_prover_shares_state_with_the_recovery_worker_and_reaches_no_broker() -> None:
+    """Both write one log: they keep one checkpoint of it. Messages are none of the prover's business."""
+    recovery, prover = mounts(SERVICES["recovery"]), mounts(SERVICES["prover"])
+    assert prover == recovery
+    assert SERVICES["prover"]["networks"] == ["database"]
+    assert not any("BROKER" in name or "REPLY" in name for name in SERVICES["prover"]["environment"])
 
 
 def test_secrets_are_not_shared() -> None:
@@ -124,7 +137,7 @@ def test_secrets_are_not_shared() -> None:
     assert readers == {
         "operator-secrets": {"migrate"},
         "escrow-secrets": {"escrow"},
-        "recovery-secrets": {"recovery"},
+        "recovery-secrets": {"recovery", "prover"},
         "postgres-secrets": {"postgres", "roles"},
         "rabbitmq-secrets": {"rabbitmq"},
     }
@@ -157,6 +170,7 @@ def test_nobody_starts_before_what_it_needs() -> None:
         ("migrate", "rabbitmq", "healthy"),
         ("escrow", "migrate", "completed_successfully"),
         ("recovery", "migrate", "completed_successfully"),
+        ("prover", "migrate", "completed_successfully"),
         ("demo", "escrow", "healthy"),
         ("demo", "recovery", "healthy"),
     }
@@ -165,7 +179,7 @@ def test_nobody_starts_before_what_it_needs() -> None:
 def test_long_running_services_come_back_and_are_watched() -> None:
     """What must run is started again when it ends, and has a health check; what runs once has neither."""
     lasting = {name for name, service in SERVICES.items() if service["restart"] == "unless-stopped"}
-    assert lasting == {"postgres", "rabbitmq", "escrow", "recovery"}
+    assert lasting == {"postgres", "rabbitmq", "escrow", "recovery", "prover"}
     watched = {name for name, service in SERVICES.items() if "test" in service.get("healthcheck", {})}
     assert watched == lasting
 

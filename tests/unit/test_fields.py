@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.bodies import BODIES, DOCUMENTS, EVERYWHERE, Path, Place, ids_of, parse
 
-from strongroom import limits, mandates, messages
+from strongroom import audits, limits, mandates, messages
 from strongroom.errors import LimitExceeded, MalformedStatement, PermanentError
 from strongroom.fields import Body, media_type, parse_body, printable
 from strongroom.messages import Escrow, Rejection
@@ -66,21 +66,38 @@ def test_a_repeated_member_is_refused_at_every_level(place: Place) -> None:
         parse(place.kind, doubled.replace(b'"marker": 1', copied))
 
 
-@pytest.mark.parametrize("place", [p for p in MEMBERS if "policy" not in p.path[:-1]], ids=str)
+@pytest.mark.parametrize(
+    "place",
+    [p for p in MEMBERS if "policy" not in p.path[:-1] and (p.kind, p.path[-1]) != ("escrow", "supersedes")],
+    ids=str,
+)
 def test_a_missing_member_is_refused_at_every_level(place: Place) -> None:
     """SPEC 1.5: every member must be there, also one that may be null; the first missing one is named."""
     with pytest.raises(MalformedStatement, match=rf"{place.path[-1]}: Field required"):
         parse(place.kind, place.changed(...))
 
 
+def test_what_a_record_supersedes_may_be_missing() -> None:
+    """Statements were signed before there was such a member (SPEC 4.1); they say that nothing is superseded."""
+    read = parse("escrow", Place("escrow", (*RECORD, "supersedes")).changed(...))
+    assert isinstance(read, Escrow)
+    assert read.records[0].supersedes == []
+
+
 NULLABLE = {
     "roster: previous",
+    "roster: policy.expected.0.label",
     "revocation: key",
     "revocation of a key: key",
     "listing-request: after",
     "docket-request: principal",
     "docket-request: request",
     "docket-request: after",
+    "listing: records.0.proof",
+    "listing: records.0.proven_at",
+    "listing: records.0.code",
+    "listing: records.0.attested_at",
+    "listing: records.0.replace_by",
     "listing: records.0.disclosure",
     "listing: records.0.disclosure.reason",
     "listing: pending.0.reason",
@@ -92,6 +109,17 @@ NULLABLE = {
     "docket: entries.0.decided_at",
     "docket: entries.0.denial",
     "docket: next",
+    "coverage-request: after",
+    "coverage: proving.oldest_at",
+    "coverage: gaps.0.name",
+    "coverage: gaps.0.record",
+    "coverage: gaps.0.since",
+    "coverage: gaps.0.code",
+    "coverage: next",
+    "log-page: checkpoint",
+    "log-page: entries.0.leaf",
+    "log-page: entries.0.nodes.0",
+    "log-page: entries.0.nodes.1",
     "rejection: request",
     "rejection: retry_at",
     # Null in their good body already: the other one of the pair is given.
@@ -236,7 +264,7 @@ def test_labels_hold_no_control_character_and_no_lone_surrogate() -> None:
     """The same for the names and the values of labels; which label it is, the message keeps to itself."""
     place = Place("escrow", (*RECORD, "labels"))
     for character in CONTROLS + SURROGATES:
-        for labels in ({f"a{character}b": "value"}, {"label": f"a{character}b"}):
+        for labels in ({f"a{character}b": "value"}, {"colour": f"a{character}b"}):
             with pytest.raises(MalformedStatement, match=r"^records\.0\.labels: "):
                 parse("escrow", place.changed(labels))
 
@@ -359,7 +387,7 @@ def test_models_are_frozen() -> None:
 
 def test_every_kind_of_body_is_covered() -> None:
     """The bodies of the tests are all bodies there are, so that none escapes the tests of this module."""
-    kernel = {mandates.__name__, messages.__name__}
+    kernel = {mandates.__name__, messages.__name__, audits.__name__}
     assert {type(body) for body in BODIES.values()} == {
         each for each in _concrete(Body) if each.__module__ in kernel
     }
@@ -372,7 +400,8 @@ def test_the_media_types_are_those_of_the_table() -> None:
     }
     assert nouns == {
         *("roster", "invitation", "enrolment", "escrow", "request", "approval", "denial", "revocation"),
-        *("listing-request", "docket-request", "listing", "docket", "release", "rejection"),
+        *("listing-request", "docket-request", "coverage-request", "log-page-request", "attestation"),
+        *("listing", "docket", "coverage", "log-page", "release", "rejection"),
     }
 
 

@@ -11,16 +11,19 @@ from strongroom.errors import LimitExceeded, MalformedStatement, PermanentError
 from strongroom.fields import Capacity, Part, new_id
 from strongroom.leaves import (
     ApprovalLeaf,
+    AttestationLeaf,
     DenialLeaf,
     EnrolmentLeaf,
     EscrowLeaf,
     InvitationLeaf,
     Leaf,
+    ProofLeaf,
     RefusalLeaf,
     ReleaseLeaf,
     RequestLeaf,
     RevocationLeaf,
     RosterLeaf,
+    Unprovable,
     parse_leaf,
 )
 from strongroom.limits import INTEGER_MAX, LEAF_BYTES_MAX, OFFICERS_MAX, RECORDS_MAX, SIGNATURES_MAX
@@ -63,6 +66,24 @@ RELEASE = ReleaseLeaf(
 REFUSAL = RefusalLeaf(
     time=1, id=new_id(), digest=DIGEST, requester="officer-a", requester_kind=Capacity.OFFICER, code="denied"
 )
+PROOF = ProofLeaf(
+    time=1,
+    first=7,
+    count=2,
+    size=9,
+    root=DIGEST,
+    records=1,
+    unprovable=[Unprovable(index=8, record=new_id(), code="blob_invalid")],
+)
+ATTESTATION = AttestationLeaf(
+    time=1,
+    id=new_id(),
+    digest=DIGEST,
+    principal="laptop-0417",
+    key="0" * 32,
+    matching=[new_id()],
+    stale=[new_id()],
+)
 LEAVES: list[Leaf] = [
     ESCROW,
     ROSTER,
@@ -74,6 +95,8 @@ LEAVES: list[Leaf] = [
     DENIAL,
     RELEASE,
     REFUSAL,
+    PROOF,
+    ATTESTATION,
 ]
 MEMBERS = {
     "escrow": {"id", "digest", "principal", "key"},
@@ -86,6 +109,8 @@ MEMBERS = {
     "denial": {"id", "digest", "denier", "denier_kind", "key", "request"},
     "release": {"id", "digest", "release", "approvals", "records"},
     "refusal": {"id", "digest", "requester", "requester_kind", "code"},
+    "proof": {"first", "count", "size", "root", "records", "unprovable"},
+    "attestation": {"id", "digest", "principal", "key", "matching", "stale"},
 }
 
 

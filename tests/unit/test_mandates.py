@@ -11,7 +11,7 @@ from tests.support.bodies import BODIES, Limit, Place, copies_of, parse, text_of
 
 from strongroom import limits
 from strongroom.errors import LimitExceeded, MalformedStatement
-from strongroom.mandates import Enrolment, Invitation, Policy, Revocation
+from strongroom.mandates import Enrolment, Invitation, Policy, Revocation, RosterBody
 from strongroom.statements import canonical_json
 
 
@@ -42,6 +42,23 @@ LIMITS = [
     policy("officer_recovery_delay_hours", 0, limits.RECOVERY_DELAY_HOURS_MAX),
     policy("requests_per_hour", 1, limits.RATE_MAX),
     policy("released_records_per_day", 1, limits.RATE_MAX),
+    policy("prove_days", 1, limits.POLICY_DAYS_MAX),
+    policy("attest_days", 1, limits.POLICY_DAYS_MAX),
+    policy("replace_days", 1, limits.POLICY_DAYS_MAX),
+    Limit(
+        Place("roster", ("policy", "expected")),
+        copies_of("roster", "policy", "expected"),
+        0,
+        limits.EXPECTATIONS_MAX,
+        "entries",
+    ),
+    Limit(
+        Place("roster", ("policy", "expected", 0, "names")),
+        lambda count: ["disk"] * count,
+        1,
+        limits.EXPECTED_NAMES_MAX,
+        "entries",
+    ),
     Limit(Place("invitation", ("principal",)), name_of, 3, 64, "characters"),
     Limit(Place("invitation of many", ("prefix",)), name_of, 1, 63, "characters"),
     Limit(Place("invitation of many", ("uses",)), int, 1, limits.INVITATION_USES_MAX, ""),
@@ -127,6 +144,8 @@ def test_roles_are_those_of_the_specification() -> None:
 
 # ---- policy ----
 
+LATER = {"prove_days", "attest_days", "replace_days", "expected"}
+
 
 def test_a_policy_has_defaults_when_it_is_written_and_none_when_it_is_read() -> None:
     """SPEC 2.3 gives a writer defaults; a reader wants every number signed (SPEC 1.5), or defaults could drift."""
@@ -137,11 +156,28 @@ def test_a_policy_has_defaults_when_it_is_written_and_none_when_it_is_read() -> 
         "officer_recovery_delay_hours": 0,
         "requests_per_hour": 100,
         "released_records_per_day": 1000,
+        "prove_days": 30,
+        "attest_days": 7,
+        "replace_days": 14,
+        "expected": [],
     }
     place = Place("roster", ("policy",))
-    for left_out in Policy.model_fields:
+    for left_out in Policy.model_fields.keys() - LATER:
         with pytest.raises(MalformedStatement, match="policy: a member is missing"):
             parse("roster", place.changed({n: v for n, v in place.value().items() if n != left_out}))
+
+
+def test_what_was_added_to_the_policy_may_be_missing_and_has_its_fixed_meaning() -> None:
+    """SPEC 2.3: rosters that were signed before go on to be valid, with the values that the specification fixes."""
+    place = Place("roster", ("policy",))
+    read = parse("roster", place.changed({n: v for n, v in place.value().items() if n not in LATER}))
+    assert isinstance(read, RosterBody)
+    assert {name: getattr(read.policy, name) for name in LATER} == {
+        "prove_days": 30,
+        "attest_days": 7,
+        "replace_days": 14,
+        "expected": [],
+    }
 
 
 def test_a_policy_is_written_out_whole() -> None:

@@ -38,7 +38,7 @@ LIMITS = [
     ),
     Limit(
         Place("escrow", (*RECORD, "labels")),
-        lambda length: {"label": text_of(length)},
+        lambda length: {"colour": text_of(length)},
         0,
         limits.LABEL_VALUE_CHARACTERS_MAX,
         "characters",
@@ -70,8 +70,30 @@ LIMITS = [
     Limit(Place("docket", (*ENTRY, "log_index")), int, 0, limits.INTEGER_MAX, ""),
     *(
         Limit(Place(answer, ("roster_version",)), int, 1, limits.INTEGER_MAX, "")
-        for answer in ("release", "listing", "docket", "rejection")
+        for answer in ("release", "listing", "docket", "coverage", "log-page", "rejection")
     ),
+    Limit(Place("escrow", (*RECORD, "supersedes")), ids_of, 0, limits.SUPERSEDES_MAX, "entries"),
+    Limit(
+        Place("listing", ("unreadable",)),
+        copies_of("listing", "unreadable"),
+        0,
+        limits.LISTING_RECORDS_MAX,
+        "entries",
+    ),
+    Limit(Place("listing", ("proofs",)), copies_of("listing", "proofs"), 0, limits.LISTING_RECORDS_MAX, "entries"),
+    Limit(
+        Place("attestation", ("records",)),
+        copies_of("attestation", "records"),
+        1,
+        limits.ATTESTED_RECORDS_MAX,
+        "entries",
+    ),
+    Limit(Place("coverage-request", ("silent_days",)), int, 1, limits.SILENT_DAYS_MAX, ""),
+    Limit(Place("coverage", ("gaps",)), copies_of("coverage", "gaps"), 0, limits.COVERAGE_GAPS_MAX, "entries"),
+    Limit(
+        Place("log-page", ("entries",)), copies_of("log-page", "entries"), 0, limits.LOG_PAGE_LEAVES_MAX, "entries"
+    ),
+    Limit(Place("log-page", (*ENTRY, "rows")), ids_of, 0, 2 * limits.RECORDS_MAX, "entries"),
     Limit(Place("rejection", ("message",)), text_of, 0, limits.REJECTION_CHARACTERS_MAX, "characters"),
 ]
 
@@ -123,7 +145,7 @@ BAD_FORMATS: dict[Place, list[Any]] = {
     Place("docket-request", ("after",)): BAD_IDS,
     Place("docket-request", ("pending",)): [0, 1, "true", None],
     Place("release", ("request_digest",)): BAD_DIGESTS,
-    Place("listing", (*RECORD, "state")): ["", "proven"],
+    Place("listing", (*RECORD, "state")): ["", "lost"],
     Place("listing", (*RECORD, "disclosure", "requester_kind")): BAD_KINDS,
     Place("listing", ("pending", 0, "digest")): BAD_DIGESTS,
     Place("listing", ("pending", 0, "requester_kind")): BAD_KINDS,
@@ -132,6 +154,15 @@ BAD_FORMATS: dict[Place, list[Any]] = {
     Place("docket", (*ENTRY, "approvals", 0)): ["YR==", "YQ", "YWJj\n"],
     Place("docket", (*ENTRY, "state")): ["", "PENDING", "waiting"],
     Place("docket", (*ENTRY, "code")): ["", "Denied", "c" * 65, "two words"],
+    Place("listing", (*RECORD, "code")): ["", "Denied", "c" * 65],
+    Place("listing", ("unreadable", 0, "id")): BAD_IDS,
+    Place("listing", ("proofs", 0, "leaf")): ["YR==", "YQ"],
+    Place("attestation", ("records", 0, "fingerprint")): BAD_DIGESTS,
+    Place("attestation", ("records", 0, "matches")): [0, 1, "true", None],
+    Place("coverage-request", ("requester_kind",)): BAD_KINDS,
+    Place("coverage", ("gaps", 0, "state")): ["", "proven", "MISSING"],
+    Place("log-page-request", ("log",)): ["", "Escrow", "both"],
+    Place("log-page", (*ENTRY, "nodes", 0)): ["YQ==", "AAAA"],
     Place("rejection", ("digest",)): BAD_DIGESTS,
     Place("rejection", ("code",)): ["", "Malformed", "c" * 65, "two words"],
 }

@@ -9,6 +9,7 @@ import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from hashlib import sha256
 from typing import Final
 
@@ -22,12 +23,18 @@ PROOF_HASHES_MAX: Final = 63  # the longest path in a tree of LOG_SIZE_MAX leave
 PROOF_BYTES_MAX: Final = NOTE_BYTES_MAX + 8 * 1024  # a note, a longest proof and 5 kB of `extra`
 
 _PROOF_HEADER: Final = "c2sp.org/tlog-proof@v1"
-_ED25519: Final = b"\x01"  # signature type of signed-note
 _KEY_ID_BYTES: Final = 4
 _CHECKPOINT_LINES_MIN: Final = 3
 _SIGNATURE_MARK: Final = "\N{EM DASH} "
 _DECIMAL: Final = re.compile("0|[1-9][0-9]{0,18}")
 _CONTROL: Final = re.compile("[\x00-\x09\x0b-\x1f]")  # all but newline
+
+
+class SignatureType(IntEnum):
+    """What an Ed25519 key signs notes for: the signature type identifier of c2sp.org/signed-note."""
+
+    NOTE = 0x01
+    COSIGNATURE = 0x04  # c2sp.org/tlog-cosignature
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +69,15 @@ class Checkpoint:
             raise CheckpointInvalid(f"the root of a checkpoint is {HASH_BYTES} bytes")
 
 
-def note_key_id(name: str, public_key: bytes) -> bytes:
+def note_key_id(name: str, public_key: bytes, kind: SignatureType = SignatureType.NOTE) -> bytes:
     """Return the 4-byte id under which an Ed25519 key signs notes.
 
-    It is the beginning of SHA-256(name || newline || 0x01 || public key) (c2sp.org/signed-note, Signatures).
+    It is the beginning of SHA-256(name || newline || type || public key) (c2sp.org/signed-note, Signatures).
 
     Args:
         name: key name: not empty, without Unicode spaces and plus signs.
         public_key: 32 raw bytes.
+        kind: what it signs; the same key has another id for each.
 
     Raises:
         CheckpointInvalid: not a key name, or not the length of a public key.
@@ -77,7 +85,7 @@ def note_key_id(name: str, public_key: bytes) -> bytes:
     _require_key_name(name)
     if len(public_key) != PUBLIC_KEY_BYTES:
         raise CheckpointInvalid(f"a note key is {PUBLIC_KEY_BYTES} bytes, this one {len(public_key)}")
-    return sha256(name.encode() + b"\n" + _ED25519 + public_key).digest()[:_KEY_ID_BYTES]
+    return sha256(name.encode() + b"\n" + bytes([kind]) + public_key).digest()[:_KEY_ID_BYTES]
 
 
 def note_signature_line(name: str, public_key: bytes, signature: bytes) -> str:

@@ -1,6 +1,7 @@
 """Ed25519 signatures (RFC 8032): sign with a key, verify under raw public key bytes."""
 
 import hashlib
+from functools import lru_cache
 from typing import Final, NoReturn, Self, final
 
 from cryptography.exceptions import InvalidSignature
@@ -14,6 +15,7 @@ SEED_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 KEY_ID_HEX_DIGITS: Final = 32
 
+_KEYS_LOADED_MAX: Final = 4_096
 _KEY_ID_LABEL: Final = b"strongroom/signing-key/v1"
 
 # The y coordinates of the eight points of small order on edwards25519 (RFC 7748 section 4.1). Under such a
@@ -88,6 +90,7 @@ class SigningKey:
         raise TypeError("a SigningKey is neither copied nor pickled")
 
 
+@lru_cache(maxsize=_KEYS_LOADED_MAX)
 def _load(public_key: bytes) -> Ed25519PublicKey:
     if len(public_key) != PUBLIC_KEY_BYTES:
         raise SignatureInvalid(f"an Ed25519 public key is {PUBLIC_KEY_BYTES} bytes, this one {len(public_key)}")

@@ -19,6 +19,8 @@ HASH_BYTES: Final = 32
 LOG_SIZE_MAX: Final = 2**63 - 1  # leaves: the range of a PostgreSQL bigint and of other tools' int64
 EMPTY_ROOT: Final = sha256(b"").digest()
 
+_PAIR_BYTES: Final = 2 * HASH_BYTES
+
 
 def leaf_hash(leaf: bytes) -> bytes:
     """Hash one log entry: SHA-256(0x00 || leaf), 32 bytes (RFC 6962 section 2.1)."""
@@ -225,6 +227,29 @@ def verify_consistency(
         raise ProofInvalid(f"the proof does not lead to the old root, of {old_size} leaves")
     if new_computed != new_root:
         raise ProofInvalid(f"the proof does not lead to the new root, of {new_size} leaves")
+
+
+def subtree_root(hashes: bytes) -> bytes:
+    """Hash neighbouring subtrees of one size up into the tree over all of them (RFC 6962 section 2.1).
+
+    Args:
+        hashes: their 32-byte hashes, in order and in one piece. Each is of a complete subtree of the same
+            size; the last may be of a smaller tree.
+
+    Returns:
+        32 bytes; for no hashes at all the root of the empty tree.
+
+    Raises:
+        ProofInvalid: a piece is left over that is shorter than a hash.
+    """
+    if len(hashes) % HASH_BYTES:
+        raise ProofInvalid(f"{len(hashes)} bytes are no row of hashes of {HASH_BYTES} bytes")
+    while len(hashes) > HASH_BYTES:
+        paired = len(hashes) // _PAIR_BYTES * _PAIR_BYTES
+        # What node_hash does, without cutting each pair in two only to put it together again.
+        parents = [sha256(b"\x01" + hashes[at : at + _PAIR_BYTES]).digest() for at in range(0, paired, _PAIR_BYTES)]
+        hashes = b"".join([*parents, hashes[paired:]])
+    return hashes or EMPTY_ROOT
 
 
 def _inclusion_path(index: int, size: int) -> list[tuple[int, int]]:

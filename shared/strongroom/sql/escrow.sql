@@ -16,5 +16,16 @@ SELECT * FROM unnest($1::uuid[], $2::bytea[], $3::text[], $4::bytea[], $5::bigin
 
 -- name: insert_records
 -- One index row a record; the record itself stands in its statement.
-INSERT INTO records (id, statement_id, position, principal, name, issued_at, kid)
-SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::text[], $5::text[], $6::bigint[], $7::text[])
+INSERT INTO records (
+    id, statement_id, position, principal, name, issued_at, kid, leaf_index, labels, supersedes
+)
+SELECT id, statement_id, position, principal, name, issued_at, kid, leaf_index, labels::jsonb,
+    string_to_array(supersedes, ',')::uuid[]
+FROM unnest(
+    $1::uuid[], $2::uuid[], $3::smallint[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::bigint[],
+    $9::text[], $10::text[]
+) AS given (id, statement_id, position, principal, name, issued_at, kid, leaf_index, labels, supersedes)
+
+-- name: publish
+-- The newest checkpoint proper, which everybody may see.
+INSERT INTO escrow_published (size, note) VALUES ($1, $2) ON CONFLICT DO NOTHING

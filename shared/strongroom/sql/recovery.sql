@@ -41,6 +41,11 @@ FROM records WHERE principal = $1 AND name = $2 ORDER BY issued_at DESC, id DESC
 SELECT id, statement_id, principal, name, issued_at, kid
 FROM records WHERE principal = $1 AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3
 
+-- name: records_superseding
+-- The records of principal $1 that are said to take the place of any of the records $2.
+SELECT id, statement_id, principal, name, issued_at, kid
+FROM records WHERE principal = $1 AND supersedes && $2::uuid[] AND supersedes <> '{}' ORDER BY id
+
 -- name: escrow_head
 -- The newest working checkpoint of the escrow log.
 SELECT note FROM escrow_checkpoints ORDER BY size DESC LIMIT 1

@@ -7,8 +7,18 @@ tampered with on the way.
 """
 
 from strongroom.testing.authority import FakeAuthority, FakeLink, FakeMessage
+from strongroom.testing.evidence import FakeEvidence, StoredRecord
 from strongroom.testing.log import FakeLog
 from strongroom.testing.trust import FakeTrust
-from strongroom.testing.workers import FakeWorkers, StoredRecord
+from strongroom.testing.workers import FakeWorkers
 
-__all__ = ["FakeAuthority", "FakeLink", "FakeLog", "FakeMessage", "FakeTrust", "FakeWorkers", "StoredRecord"]
+__all__ = [
+    "FakeAuthority",
+    "FakeEvidence",
+    "FakeLink",
+    "FakeLog",
+    "FakeMessage",
+    "FakeTrust",
+    "FakeWorkers",
+    "StoredRecord",
+]

@@ -29,15 +29,23 @@ class FakeLog:
         self.leaves.append(leaf)
         return self.size - 1
 
+    def root(self) -> bytes:
+        """Return the root of the whole log, 32 bytes."""
+        return self._frontier.root()
+
     def checkpoint(self) -> str:
         """Return the signed checkpoint of the whole log."""
-        checkpoint = notes.Checkpoint(self.origin, self.size, self._frontier.root())
+        checkpoint = notes.Checkpoint(self.origin, self.size, self.root())
         return notes.sign_checkpoint(checkpoint, self.key.sign, self.key.public_key)
 
     def receipt(self, index: int) -> dict[str, str]:
         """Return the receipt of a leaf under the newest checkpoint, as replies carry it."""
-        proof = tlog.inclusion_proof(index, self.size, self._nodes)
+        proof = self.inclusion(index)
         return Receipt(self.leaves[index], notes.proof_text(index, proof, self.checkpoint())).to_document()
+
+    def inclusion(self, index: int) -> list[bytes]:
+        """Return the path of a leaf to the newest root."""
+        return tlog.inclusion_proof(index, self.size, self._nodes)
 
     def consistency(self, held: int) -> Consistency | None:
         """Return the proof from a tree of `held` leaves to the newest; None where there is nothing to prove."""

@@ -1,8 +1,6 @@
 """What the two workers do, without a database: verify, keep, log, answer."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from strongroom.blobs import BlobContext, ReleaseContext, check_fingerprint, open_material, reseal
 from strongroom.crypto.sealing import kid
@@ -20,7 +18,15 @@ from strongroom.errors import (
     by_code,
 )
 from strongroom.fields import Capacity, parse_body
-from strongroom.leaves import DenialLeaf, EnrolmentLeaf, EscrowLeaf, RefusalLeaf, ReleaseLeaf, parse_leaf
+from strongroom.leaves import (
+    DenialLeaf,
+    EnrolmentLeaf,
+    EscrowLeaf,
+    RefusalLeaf,
+    ReleaseLeaf,
+    RosterLeaf,
+    parse_leaf,
+)
 from strongroom.limits import (
     APPROVED_REQUEST_LIFE_SECONDS_MAX,
     CLOCK_SKEW_SECONDS,
@@ -30,20 +36,18 @@ from strongroom.limits import (
 )
 from strongroom.mandates import Enrolment, Role
 from strongroom.messages import (
+    Attestation,
     Disclosure,
     Escrow,
     HistoryEntry,
-    ListedRecord,
     Listing,
     ListingRequest,
     PendingRequest,
-    Record,
-    RecordDescription,
-    RecordState,
     Release,
     ReleasedRecord,
     Request,
     RequestState,
+    UnreadableRecord,
 )
 from strongroom.registry import Registry
 from strongroom.replies import Reply
@@ -57,19 +61,10 @@ from strongroom.roster import (
 )
 from strongroom.statements import Statement
 from strongroom.testing.docket import FakeCase, FakeDocket
+from strongroom.testing.evidence import FakeEvidence, StoredRecord, description
 from strongroom.testing.trust import FakeTrust
 
 _HOUR_SECONDS = 3_600
-
-
-@dataclass(slots=True)
-class StoredRecord:
-    """A record that the authority keeps, with the statement that brought it."""
-
-    escrow: Escrow
-    record: Record
-    stored_at: int
-    disclosure: Disclosure | None = None
 
 
 class OnRecord(Exception):
@@ -83,7 +78,11 @@ class OnRecord(Exception):
 
 
 class FakeWorkers:
-    """Both workers. `records` is what they have stored, by record id; `docket` knows who asked for keys."""
+    """Both workers, and the prover.
+
+    `records` is what they have stored, by record id; `docket` knows who asked for keys; `evidence` proves records
+    when it is told to, and knows their states.
+    """
 
     listing_records_max = LISTING_RECORDS_MAX
     """Records on one page of a listing."""
@@ -97,6 +96,9 @@ class FakeWorkers:
         self._releases: dict[str, tuple[Statement, int]] = {}
         self.docket = FakeDocket(trust, self._registry)
         self.records: dict[str, StoredRecord] = {}
+        self.unreadable: dict[str, str] = {}
+        """Record id → code, of records whose stored statements are not what was accepted."""
+        self.evidence = FakeEvidence(trust, self._registry, self.records)
 
     def carry_out(self, statement: Statement) -> Reply:
         """Do what a statement asks for and answer it.
@@ -110,6 +112,7 @@ class FakeWorkers:
             Escrow.TYPE: self._escrow,
             Request.TYPE: self._recover,
             ListingRequest.TYPE: self._list,
+            Attestation.TYPE: self.evidence.attest,
         }
         if statement.type not in work:
             raise MalformedStatement("payloadType: is not one that is taken")
@@ -169,7 +172,10 @@ class FakeWorkers:
                 ).to_bytes()
             )
             self._statements[body.id] = statement.digest, known
-            self.records.update({record.id: StoredRecord(body, record, self._trust.now) for record in body.records})
+            # In place: the evidence speaks of the same ones.
+            self.records |= {
+                record.id: StoredRecord(body, record, self._trust.now, known) for record in body.records
+            }
         return Reply(receipt=dict(self._trust.escrow_log.receipt(known)))
 
     def _repeat(self, known: Mapping[str, tuple[bytes, int]], id_: str, statement: Statement) -> int | None:
@@ -214,7 +220,10 @@ class FakeWorkers:
         )
         self._releases[body.id] = release, self._trust.recovery_log.append(leaf.to_bytes())
         self.docket.decided(body.id, RequestState.RELEASED)
+        own = body.requester_kind is Capacity.PRINCIPAL
         for stored in found:
+            if own and stored.is_with_others:
+                continue
             stored.disclosure = Disclosure(
                 request=body.id,
                 requester=body.requester,
@@ -332,7 +341,7 @@ class FakeWorkers:
         recipient = kid(body.recipient_suite, body.recipient_key)
         context = ReleaseContext(self._trust.name, statement.digest, principal, record.id, recipient)
         return ReleasedRecord(
-            **_description(record),
+            **description(record),
             principal=principal,
             issued_at=stored.escrow.issued_at,
             blob=reseal(opened, context, body.recipient_suite, body.recipient_key),
@@ -345,26 +354,29 @@ class FakeWorkers:
         own = sorted(id_ for id_, stored in self.records.items() if stored.escrow.principal == body.principal)
         after = [id_ for id_ in own if body.after is None or id_ > body.after]
         page = after[: self.listing_records_max]
+        records = [self.evidence.listed(self.records[id_]) for id_ in page if id_ not in self.unreadable]
+        if not self._trust.recovery_log.size:
+            # As the real worker does before anything else; here it is the exception that keeps the logs short.
+            roster = self._trust.roster
+            leaf = RosterLeaf(time=self._trust.now, version=roster.body.version, digest=roster.digest.hex())
+            self._trust.recovery_log.append(leaf.to_bytes())
         listing = Listing(
             authority=self._trust.name,
             request=body.id,
             request_digest=statement.digest.hex(),
             principal=body.principal,
             roster_version=self._trust.roster.body.version,
-            records=[self._listed(self.records[id_]) for id_ in page],
+            records=records,
+            unreadable=[
+                UnreadableRecord(id=id_, code=self.unreadable[id_]) for id_ in page if id_ in self.unreadable
+            ],
+            proofs=self.evidence.proofs(records),
             pending=self._pending(body.principal) if body.after is None else [],
             next=page[-1] if len(after) > len(page) else None,
         )
-        return Reply(statement=Statement.sign(Listing.TYPE, listing.to_bytes(), self._trust.recovery_reply_key))
-
-    def _listed(self, stored: StoredRecord) -> ListedRecord:
-        return ListedRecord(
-            **_description(stored.record),
-            issued_at=stored.escrow.issued_at,
-            stored_at=stored.stored_at,
-            statement=stored.escrow.id,
-            state=RecordState.DISCLOSED if stored.disclosure else RecordState.STORED,
-            disclosure=stored.disclosure,
+        return Reply(
+            statement=Statement.sign(Listing.TYPE, listing.to_bytes(), self._trust.recovery_reply_key),
+            receipt=dict(self._trust.recovery_log.receipt(self._trust.recovery_log.size - 1)),
         )
 
     def _pending(self, principal: str) -> list[PendingRequest]:
@@ -385,7 +397,3 @@ class FakeWorkers:
             and case.request.expires_at >= self._trust.now - CLOCK_SKEW_SECONDS
         ]
         return waiting[: -LISTING_PENDING_MAX - 1 : -1]
-
-
-def _description(record: Record) -> dict[str, Any]:
-    return record.model_dump(include=set(RecordDescription.model_fields))

@@ -9,6 +9,7 @@ from tests.support.agents import NOW
 from strongroom.errors import Busy, ConfigurationInvalid, NotFound, SchemaMismatch, StateCorrupt, TransientError
 from strongroom_agent import state as state_module
 from strongroom_agent.spool import Packed, RecordFacts, Refusal, Spool
+from strongroom_agent.standings import KeptStanding, Listed, Standings
 from strongroom_agent.state import (
     Evidence,
     KeptCheckpoint,
@@ -18,7 +19,7 @@ from strongroom_agent.state import (
     ReceiptedLeaf,
     State,
 )
-from strongroom_agent.state_schema import SCHEMA_VERSION
+from strongroom_agent.state_schema import FIRST, MIGRATIONS, SCHEMA_VERSION
 
 RECEIPT = ReceiptedLeaf(b"leaf", "proof", 4, 7)
 REFUSAL = Refusal("denied", "no", b"envelope")
@@ -147,25 +148,30 @@ def test_failures_are_counted_with_the_last_reason(spool: Spool) -> None:
     assert (row.attempts, row.last_error) == (2, "second")
 
 
-def test_the_overview_shows_what_needs_attention_first_and_never_cuts_it_off(spool: Spool) -> None:
+def test_the_overview_shows_what_needs_attention_first_and_never_cuts_it_off(spool: Spool, state: State) -> None:
     """The limit bounds only what is fine; of that, the newest is shown."""
     spool.add([packed(name, f"r-{name}") for name in ("old", "gone", "new", "waiting", "refused")], now=5)
     stored(spool, "old", "gone", "new")
     spool.settle(stored={}, rejected={"refused": REFUSAL}, failed={}, checkpoint=None, now=9)
-    spool.note_listing({"r-old": "stored", "r-gone": "missing", "r-new": "disclosed"}, 11)
+    listed: dict[str, Listed] = {"r-old": "stored", "r-gone": "missing", "r-new": "proven"}
+    standings = Standings(state)
+    standings.keep(
+        [KeptStanding(record=id_, name="disk", listed=what, listed_at=11) for id_, what in listed.items()], []
+    )
     assert [row.statement for row in spool.overview(4)] == ["gone", "waiting", "refused", "new"]
     assert [row.statement for row in spool.overview(0)] == ["gone", "waiting", "refused"]
     assert [row.statement for row in spool.overview(None)] == ["gone", "waiting", "refused", "new", "old"]
     assert spool.counts() == {"spooled": 1, "stored": 3, "rejected": 1}
-    assert spool.listed_counts() == {"stored": 1, "missing": 1, "disclosed": 1}
+    assert standings.counts() == {"stored": 1, "missing": 1, "proven": 1}
 
 
 def test_only_receipted_records_are_compared(spool: Spool) -> None:
     """What is spooled may be missing at the authority."""
     spool.add([packed("a", "r1"), packed("b", "r2")], now=5)
     stored(spool, "b")
-    assert spool.stored_fingerprints() == {"r2": "f" * 64}
-    assert spool.stored_fingerprints("other") == {}
+    assert spool.receipted("disk") == {"r2"}
+    assert spool.receipted("other") == set()
+    assert {id_: own.is_receipted for id_, own in spool.own().items()} == {"r1": False, "r2": True}
     assert spool.fingerprint("r1") == "f" * 64
     assert spool.fingerprint("r9") is None
 
@@ -258,7 +264,7 @@ def test_a_database_of_another_schema_is_refused(tmp_path: Path, state: State) -
     """A newer program may have left it."""
     state.close()
     with sqlite3.connect(tmp_path / "state.db") as connection:
-        connection.execute("PRAGMA user_version = 3")
+        connection.execute("PRAGMA user_version = 4")
     connection.close()
     with pytest.raises(SchemaMismatch):
         State.open(tmp_path / "state.db")
@@ -272,18 +278,23 @@ def schema(path: Path) -> list[tuple[str, str]]:
         ).fetchall()
 
 
-def as_of_version_1(path: Path) -> None:
-    """Take a database back to what the first version of this program made."""
+def as_of_version(path: Path, version: int) -> None:
+    """Put in the place of a database what that version of this program made."""
+    for each in (path, *path.parent.glob(f"{path.name}-*")):
+        each.unlink(missing_ok=True)
     with closing(sqlite3.connect(path)) as connection:
-        connection.executescript("DROP TABLE disclosures; DROP TABLE pending_requests; PRAGMA user_version = 1;")
+        steps = [FIRST, *(MIGRATIONS[number] for number in range(1, version)), f"PRAGMA user_version = {version};"]
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript("".join(steps))
 
 
-def test_a_database_of_the_first_version_is_brought_up_to_date_in_place(tmp_path: Path, state: State) -> None:
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
+def test_a_database_of_an_older_version_is_brought_up_to_date_in_place(tmp_path: Path, version: int) -> None:
     """What is in it stays, it ends as a new one begins, and once is enough."""
-    state.keep_roster(KeptRoster(7, b"roster", NOW), NOW)
-    state.close()
     path = tmp_path / "state.db"
-    as_of_version_1(path)
+    as_of_version(path, version)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("INSERT INTO rosters VALUES (7, ?, ?, ?)", (b"roster", NOW, NOW))
     for _ in range(2):
         with State.open(path) as opened:
             kept = opened.roster()
@@ -293,11 +304,47 @@ def test_a_database_of_the_first_version_is_brought_up_to_date_in_place(tmp_path
     assert schema(path) == schema(tmp_path / "new.db")
 
 
-def test_a_migration_that_fails_leaves_everything_as_it_was(tmp_path: Path, state: State) -> None:
-    """Here because a table that it makes is there already, the second of the two."""
-    state.close()
+def test_records_of_version_2_keep_what_was_known_of_them(tmp_path: Path) -> None:
+    """A receipt, and what the listing said; who was given a key is kept too, and is asked for anew."""
     path = tmp_path / "state.db"
-    as_of_version_1(path)
+    as_of_version(path, 2)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for id_, state, listed in (
+            ("a", "stored", "stored"),
+            ("b", "stored", "disclosed"),
+            ("c", "stored", "missing"),
+            ("d", "spooled", None),
+        ):
+            connection.execute(
+                "INSERT INTO statements (id, envelope, digest, state, created_at, leaf, proof, log_index,"
+                " tree_size, stored_at) VALUES (?, ?, ?, ?, 5, ?, 'proof', 4, 7, 9)",
+                (f"s-{id_}", b"e", b"d", state, b"leaf"),
+            )
+            connection.execute(
+                "INSERT INTO records VALUES (?, ?, 'disk', 'k', '', '', '', '{}', 'f', '0', ?, ?)",
+                (id_, f"s-{id_}", listed, 11 if listed else None),
+            )
+        connection.execute("INSERT INTO disclosures VALUES ('b', 'disk', 'q', 'alice', 'officer', 7, 'why')")
+    with State.open(path) as opened:
+        rows = {row.facts.id: row for row in Spool(opened).overview(None)}
+        assert {id_: row.listed for id_, row in rows.items()} == {
+            "a": "stored",
+            "b": "stored",
+            "c": "missing",
+            "d": None,
+        }
+        assert {row.state for row in rows.values() if row.facts.id != "d"} == {"stored"}
+        assert (rows["a"].log_index, rows["a"].listed_at, rows["a"].facts.supersedes) == (4, 11, ())
+        assert not any(row.is_proven for row in rows.values())
+        assert opened.disclosures() == [KeptDisclosure("b", "disk", "q", "alice", "officer", 7, "why")]
+        assert Spool(opened).salt("a") is None
+        assert [each.record for each in Standings(opened).needy()] == ["c"]
+
+
+def test_a_migration_that_fails_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    """Here because a table that it makes is there already, the second of the two."""
+    path = tmp_path / "state.db"
+    as_of_version(path, 1)
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript("CREATE TABLE pending_requests (strange TEXT)")
     before = schema(path)

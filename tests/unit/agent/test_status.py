@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -16,6 +18,7 @@ from strongroom.testing import FakeAuthority
 from strongroom_agent.agent import Agent
 from strongroom_agent.enrolment import Enrolled, enrol
 from strongroom_agent.home import Home
+from strongroom_agent.standings import KeptStanding, Standings
 from strongroom_agent.state import Evidence
 from strongroom_agent.status import record_document, status
 from strongroom_cli.escrow import status as show_status
@@ -39,6 +42,8 @@ def test_a_fresh_home_is_enrolled_and_has_nothing_open(enrolled: Enrolled, autho
         "tree_sizes": {"recovery": 1},
         "statements": {"spooled": 0, "stored": 0, "rejected": 0},
         "listed": {},
+        "unproven": 0,
+        "needy": [],
         "records": [],
         "disclosed": [],
         "pending": [],
@@ -71,7 +76,7 @@ async def test_the_exit_code_says_the_worst(agent: Agent, authority: FakeAuthori
     """Spooled is to be tried later; rejected, missing, different and forked are failures."""
     path = agent._home.path
     done = await agent.escrow([key()])
-    assert status(path).exit_code is ExitCode.DONE
+    assert status(path).exit_code is ExitCode.NOT_PROVEN
     spooled = await agent.escrow([key()], wait_seconds=0)
     assert status(path).exit_code is ExitCode.TRY_LATER
     authority.alter = rejected_by(authority.escrow_reply_key)
@@ -79,14 +84,23 @@ async def test_the_exit_code_says_the_worst(agent: Agent, authority: FakeAuthori
     assert status(path).exit_code is ExitCode.FAILED
     agent.requeue(spooled.records[0].statement)
     authority.alter = lambda _message, reply: reply
+    authority.workers.evidence.prove()
     await agent.sync()
     assert status(path).exit_code is ExitCode.DONE
     id_ = done.records[0].facts.id
-    for what in ("missing", "mismatched"):
-        agent._spool.note_listing({id_: what}, NOW)
-        assert status(path).exit_code is ExitCode.FAILED
-    agent._spool.note_listing({id_: "disclosed"}, NOW)
-    assert status(path).exit_code is ExitCode.DONE
+    standing = KeptStanding(record=id_, name="disk", listed="proven", listed_at=NOW, proven_at=NOW)
+
+    def exit_code(**changes: Any) -> ExitCode:
+        Standings(agent._state).keep([replace(standing, **changes)], [])
+        return status(path, now=NOW).exit_code
+
+    for what in ("missing", "mismatched", "unprovable", "stale"):
+        assert exit_code(listed=what) is ExitCode.FAILED
+    assert exit_code(listed="disclosed", replace_by=NOW) is ExitCode.DONE
+    assert exit_code(listed="disclosed", replace_by=NOW - 1) is ExitCode.FAILED
+    assert exit_code(listed="replaced", proven_at=None) is ExitCode.DONE
+    assert exit_code(listed="stored", proven_at=None) is ExitCode.NOT_PROVEN
+    assert exit_code() is ExitCode.DONE
     agent._state.keep_evidence(Evidence("escrow", "a", "why", "held", "new", b"reply", NOW))
     assert status(path).exit_code is ExitCode.FAILED
 

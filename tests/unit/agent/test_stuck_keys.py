@@ -73,6 +73,15 @@ async def test_a_rejected_key_whose_id_belongs_to_another_statement_is_not_asked
     assert (report.error, report.delivery.rejected, len(authority.received)) == (None, 1, before + 1)
 
 
+async def test_a_rejected_key_is_not_compared(agent: Agent, authority: FakeAuthority) -> None:
+    """Whatever is listed under its id, there is no receipt that it could contradict."""
+    await refused(agent, authority)
+    given_to_another(authority)
+    [held] = authority.workers.records.values()
+    held.record = held.record.model_copy(update={"fingerprint": "0" * 64})
+    assert (await agent.sync()).mismatched == ()
+
+
 async def test_a_sync_is_no_success_while_a_rejected_or_spooled_key_is_in_the_home(
     agent: Agent, authority: FakeAuthority
 ) -> None:
@@ -143,7 +152,7 @@ async def test_a_sync_finishes_the_enrolment_and_then_sends_the_spool(
     assert (report.delivery.stored, report.exit_code) == (1, ExitCode.DONE)
     assert verbs(authority) == ["enrol", "escrow", "recovery"]
     found = status(unenrolled._home.path)
-    assert (found.enrolling, found.exit_code) == (False, ExitCode.DONE)
+    assert (found.enrolling, found.exit_code) == (False, ExitCode.NOT_PROVEN)
 
 
 async def test_the_next_escrow_finishes_the_enrolment_too(unenrolled: Agent, authority: FakeAuthority) -> None:
@@ -215,6 +224,8 @@ def test_the_command_retries_rejected_keys_and_clears_evidence_when_told(
 ) -> None:
     """Each flag does its part, and without them the command fails."""
     asyncio.run(refused(agent, authority))
+    [held] = authority.workers.records.values()
+    true = held.escrow
     given_to_another(authority)
     agent._state.keep_evidence(Evidence("escrow", "a", "why", "held", "new", b"reply", NOW))
     monkeypatch.setattr(Agent, "open", partial(Agent.open, connector=authority.connect, clock=clock))
@@ -228,6 +239,7 @@ def test_the_command_retries_rejected_keys_and_clears_evidence_when_told(
     assert "--clear-evidence" in told
     assert run("--retry-rejected")[0] == ExitCode.FAILED
     assert agent._spool.counts()["spooled"] == 1
+    held.escrow = true
     assert run("--clear-evidence")[0] == ExitCode.DONE
     assert agent._state.evidence() == []
     assert agent._spool.counts() == {"spooled": 0, "stored": 1, "rejected": 0}

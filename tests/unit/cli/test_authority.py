@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from strongroom.crypto.key_file import read_signing_key
 from strongroom.crypto.secret import Secret
-from strongroom.mandates import Policy, Role
+from strongroom.mandates import Expectation, ExpectedLabel, Policy, Role
 from strongroom.roster import Roster
 from strongroom.settings import read_root_key, read_roster
 from strongroom.statements import parse_envelope
@@ -81,7 +81,8 @@ def roles(roster: Roster, name: str) -> set[Role]:
 
 def test_the_defaults_on_the_command_line_are_those_of_the_policy() -> None:
     """Both are written down, and say the same; no member is without an option."""
-    assert {member: default for member, _, _, default, _ in authority._POLICY.values()} == Policy().model_dump()
+    values = Policy().model_dump(exclude={"expected"})
+    assert {member: default for member, _, _, default, _ in authority._POLICY.values()} == values
     assert set(authority._ROLES) == {role.value for role in Role}
 
 
@@ -94,6 +95,9 @@ def test_a_new_authority_has_the_policy_that_was_asked_for(place: Place) -> None
         "--recovery-delay-hours": "24",
         "--requests-per-hour": "5",
         "--released-records-per-day": "7",
+        "--prove-days": "8",
+        "--attest-days": "9",
+        "--replace-days": "10",
     }
     told = place.init(*(word for pair in asked.items() for word in pair))
     assert place.verified().body.policy == Policy(
@@ -103,6 +107,9 @@ def test_a_new_authority_has_the_policy_that_was_asked_for(place: Place) -> None
         officer_recovery_delay_hours=24,
         requests_per_hour=5,
         released_records_per_day=7,
+        prove_days=8,
+        attest_days=9,
+        replace_days=10,
     )
     for option, value in asked.items():
         assert f"policy      {option.removeprefix('--')} {value}\n" in told.stdout
@@ -156,7 +163,55 @@ def test_a_policy_that_two_officers_cannot_meet_is_warned_of(place: Place) -> No
     assert place.verified().body.policy.officer_recovery_approvals == 2
 
 
+LAPTOPS = Expectation(prefix="laptop-", label=None, names=["disk/root", "disk/home"])
+NORTH = Expectation(prefix="", label=ExpectedLabel(name="site", value="north: 1"), names=["vpn"])
+
+
+def test_what_principals_should_hold_is_written_down_and_shown(place: Place) -> None:
+    """By prefix, by label, or both."""
+    told = place.init("--expect", "laptop-:disk/root,disk/home", "--expect", "[site=north: 1]:vpn")
+    assert place.verified().body.policy.expected == [LAPTOPS, NORTH]
+    assert "  expected    laptop-:disk/root,disk/home\n  expected    [site=north: 1]:vpn\n" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("laptop-", "must be PREFIX:NAME"),
+        ("laptop-:", "must be PREFIX:NAME"),
+        ("laptop-:a,,b", "must be PREFIX:NAME"),
+        ("Laptop-:a", "must be PREFIX:NAME"),
+        ("laptop-[site]:a", "must be PREFIX:NAME"),
+        ("laptop-[=x]:a", "must be PREFIX:NAME"),
+        (f"laptop-:{'a' * 129}", "the limit is at most 128 characters"),
+        (f"laptop-:{','.join(map(str, range(33)))}", "the limit is at most 32 entries"),
+        ("laptop-:a\u0007", "control character"),
+    ],
+)
+def test_an_expectation_out_of_shape_is_refused(place: Place, text: str, said: str) -> None:
+    """In words, before any key is made."""
+    result = CliRunner().invoke(cli, ["authority", "init", str(place.keys), "--expect", text])
+    assert result.exit_code != 0
+    assert said in " ".join(result.stderr.split())
+    assert not place.keys.exists()
+
+
 # ---- sign-roster ----
+
+
+def test_expectations_are_replaced_as_a_whole_and_what_changes_is_said(place: Place) -> None:
+    """Without the option they stay; `none` ends them all."""
+    place.init("--expect", "laptop-:disk/root,disk/home")
+    first = place.sign("--expect", "laptop-:disk/root,disk/home", "--expect", "[site=north: 1]:vpn", "--in-place")
+    assert place.verified().body.policy.expected == [LAPTOPS, NORTH]
+    assert "  [site=north: 1]:vpn is expected\n" in first.stderr
+    assert "laptop-" not in first.stderr
+    place.sign("--set-policy", "prove-days=5", "--in-place")
+    assert place.verified().body.policy == Policy(prove_days=5, expected=[LAPTOPS, NORTH])
+    last = place.sign("--expect", "none", "--in-place")
+    assert place.verified().body.policy.expected == []
+    assert "  laptop-:disk/root,disk/home is not expected any more\n" in last.stderr
+    assert "stands alone" in place.sign("--expect", "none", "--expect", "a:b", code=2).stderr
 
 
 def test_the_next_roster_is_printed_and_what_changes_is_said(place: Place) -> None:

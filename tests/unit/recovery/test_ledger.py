@@ -14,11 +14,13 @@ from strongroom.errors import LogForked
 from strongroom.fields import Capacity, new_id
 from strongroom.leaves import (
     ApprovalLeaf,
+    AttestationLeaf,
     DenialLeaf,
     EnrolmentLeaf,
     EscrowLeaf,
     InvitationLeaf,
     Leaf,
+    ProofLeaf,
     RefusalLeaf,
     ReleaseLeaf,
     RequestLeaf,
@@ -28,7 +30,7 @@ from strongroom.leaves import (
 from strongroom.limits import APPROVED_REQUEST_LIFE_SECONDS_MAX, CLOCK_SKEW_SECONDS, INVITATION_LIFE_SECONDS_MAX
 from strongroom.messages import RequestState
 from strongroom.statements import canonical_json
-from strongroom_recovery.ledger import DAY_SECONDS, HOUR_SECONDS, Case, Ledger, Logged, Outcome, Who
+from strongroom_recovery.ledger import DAY_SECONDS, HOUR_SECONDS, Attested, Case, Ledger, Logged, Outcome, Who
 
 NOW = make.NOW
 OTHER = "laptop-0418"
@@ -43,6 +45,33 @@ def digest(of: str) -> str:
 
 
 # ---- leaves ----
+
+
+def looked_at(first: int, count: int = 1, **changes: Any) -> ProofLeaf:
+    members: dict[str, Any] = {
+        "time": NOW,
+        "first": first,
+        "count": count,
+        "size": first + count,
+        "root": digest("root"),
+        "records": count,
+        "unprovable": [],
+    }
+    return ProofLeaf(**(members | changes))
+
+
+def attested(**changes: Any) -> AttestationLeaf:
+    id_ = new_id()
+    members: dict[str, Any] = {
+        "time": NOW,
+        "id": id_,
+        "digest": digest(id_),
+        "principal": make.PRINCIPAL,
+        "key": KEY,
+        "matching": [],
+        "stale": [],
+    }
+    return AttestationLeaf(**(members | changes))
 
 
 def asked(who: Who = OFFICER, **changes: Any) -> RequestLeaf:
@@ -259,13 +288,45 @@ def test_each_leaf_of_the_recovery_log_takes_one_place() -> None:
     leaves: list[Leaf] = [
         RosterLeaf(time=NOW, version=1, digest=digest("roster")),
         *(invited(), enrolled(new_id()), revoked(), first, approved(first), released(first), conflicting(first)),
-        *(second, denied(second)),
+        *(second, denied(second), looked_at(0), attested()),
     ]
     ledger = Ledger()
     for number, leaf in enumerate(leaves):
         assert ledger.size == number
         fold(leaf, into=ledger)
     assert {type(leaf) for leaf in leaves} | {EscrowLeaf} == set(get_args(get_args(Leaf)[0]))
+
+
+# ---- what the prover and the owners say ----
+
+
+def test_a_proof_leaf_is_folded_under_its_own_place_in_the_log() -> None:
+    """The ledger hands proof leaves on with the index that a receipt of them has."""
+    ledger = fold(asked(), looked_at(5, 2))
+    look = ledger.proofs.look(6)
+    assert look is not None
+    assert (look.first, look.end, look.proof, look.time) == (5, 7, 1, NOW)
+
+
+def test_the_newest_attestation_of_a_record_counts_and_only_its_own_principals() -> None:
+    """What a record's owner says replaces what it said before; another's word about it is nobody's word."""
+    record, other = new_id(), new_id()
+    ledger = fold(attested(stale=[record, other], time=NOW), attested(matching=[record], time=NOW + 5))
+    fold(attested(principal=OTHER, stale=[record], time=NOW + 9), into=ledger)
+    assert ledger.attested(make.PRINCIPAL, record) == Attested(matches=True, time=NOW + 5)
+    assert ledger.attested(make.PRINCIPAL, other) == Attested(matches=False, time=NOW)
+    assert ledger.attested(make.PRINCIPAL, new_id()) is None
+    assert (ledger.attested_at(make.PRINCIPAL), ledger.attested_at(OTHER)) == (NOW + 5, NOW + 9)
+    assert ledger.attested_at("laptop-0419") is None
+    assert set(ledger.stale()) == {(make.PRINCIPAL, other, NOW), (OTHER, record, NOW + 9)}
+
+
+def test_an_attestation_is_found_again_by_its_id() -> None:
+    """A repeat of the same statement gets the same place."""
+    leaf = attested()
+    logged = fold(asked(), leaf).mandate(leaf.id)
+    assert logged is not None
+    assert (logged.index, logged.digest.hex()) == (1, leaf.digest)
 
 
 # ---- what makes no sense ----
@@ -651,8 +712,10 @@ class Worker:
             self.ask(ASKERS[number % 2])
         elif what == "lose" and ended:
             again = ended[number % len(ended)]
-            if outcome_of(self.ledger, again).state is RequestState.RELEASED:
-                self.release(again, 1)
+            outcome = outcome_of(self.ledger, again)
+            if outcome.state is RequestState.RELEASED:
+                # What was lost before it was handed out is made anew of the same records, and counts once.
+                self.write(released(again, *outcome.records, time=self.now))
         elif request is not None and what == "conflict":
             self.write(conflicting(request, time=self.now, requester="officer-b"))
         elif request is not None and what == "release":

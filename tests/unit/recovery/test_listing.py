@@ -1,6 +1,6 @@
 """Listings: what is said of a record and of who waits, and pages that fit into a statement."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -21,17 +21,20 @@ from strongroom.limits import (
 )
 from strongroom.messages import (
     Disclosure,
+    ListedProof,
     ListedRecord,
     Listing,
     PendingRequest,
     RecordState,
     Request,
     RequestState,
+    UnreadableRecord,
 )
 from strongroom.statements import Statement
 from strongroom_recovery.ledger import Case, Ledger, Outcome
 from strongroom_recovery.listing import _waiting, build, listed
 from strongroom_recovery.records import StoredRecord
+from strongroom_recovery.states import Standing
 
 DIGEST = bytes(range(32))
 OFFICER: dict[str, Any] = {"requester": "officer-a", "requester_kind": Capacity.OFFICER}
@@ -40,12 +43,15 @@ OFFICER: dict[str, Any] = {"requester": "officer-a", "requester_kind": Capacity.
 def stored(description: str = "") -> StoredRecord:
     record = make.record(description=description)
     return StoredRecord(
-        make.AUTHORITY, make.PRINCIPAL, new_id(), make.NOW - 5, make.NOW + 7, in_force=True, record=record
+        make.AUTHORITY, make.PRINCIPAL, new_id(), make.NOW - 5, make.NOW + 7, 11, in_force=True, record=record
     )
 
 
-def a_record(description: str = "") -> ListedRecord:
-    return listed(stored(description), None, {})
+PLAIN = Standing(RecordState.STORED, None, None, None, None, None, None)
+
+
+def a_record(description: str = "", *, proof: int | None = None) -> ListedRecord:
+    return listed(stored(description), replace(PLAIN, proof=proof), {})
 
 
 def released() -> Case:
@@ -63,20 +69,28 @@ def released() -> Case:
     )
 
 
+def disclosed(case: Case) -> Standing:
+    """Return the standing of a record that was released by this request."""
+    return replace(PLAIN, state=RecordState.DISCLOSED, disclosed=case)
+
+
 def test_a_listed_record_says_what_was_signed() -> None:
     """Description and times come from the statement and its leaf; nobody was given it."""
     given = stored("of the disk")
-    result = listed(given, None, {})
+    said = Standing(RecordState.STALE, 3, make.NOW + 20, "blob_invalid", make.NOW + 30, None, make.NOW + 40)
+    result = listed(given, said, {})
     described = given.record.model_dump(exclude={"kid", "suite", "blob"})
     assert {name: getattr(result, name) for name in described} == described
     assert (result.issued_at, result.stored_at) == (make.NOW - 5, make.NOW + 7)
-    assert (result.statement, result.state, result.disclosure) == (given.statement_id, RecordState.STORED, None)
+    assert (result.statement, result.log_index, result.disclosure) == (given.statement_id, 11, None)
+    assert (result.state, result.proof, result.proven_at) == (RecordState.STALE, 3, make.NOW + 20)
+    assert (result.code, result.attested_at, result.replace_by) == ("blob_invalid", make.NOW + 30, make.NOW + 40)
 
 
 def test_a_disclosed_record_says_who_was_given_it_when_and_why() -> None:
     """Name, capacity and time come from the log, the reason from the request of exactly that id."""
     case = released()
-    result = listed(stored(), case, {case.id: "the disk died", new_id(): "another reason"})
+    result = listed(stored(), disclosed(case), {case.id: "the disk died", new_id(): "another reason"})
     assert result.state is RecordState.DISCLOSED
     assert result.disclosure == Disclosure(
         request=case.id,
@@ -89,16 +103,30 @@ def test_a_disclosed_record_says_who_was_given_it_when_and_why() -> None:
 
 def test_a_disclosure_stays_when_the_request_is_lost() -> None:
     """Deleting the request from the database takes away the reason and nothing else."""
-    result = listed(stored(), released(), {new_id(): "another reason"})
+    result = listed(stored(), disclosed(released()), {new_id(): "another reason"})
     assert result.state is RecordState.DISCLOSED
     assert result.disclosure is not None
     assert result.disclosure.reason is None
 
 
 def page(
-    records: Sequence[ListedRecord], *, pending: Sequence[PendingRequest] = (), is_last: bool = True
+    records: Sequence[ListedRecord],
+    *,
+    unreadable: Mapping[str, str] | None = None,
+    proofs: Sequence[ListedProof] = (),
+    pending: Sequence[PendingRequest] = (),
+    is_last: bool = True,
 ) -> Listing:
-    return build(ask.listing_body(), DIGEST, records, pending, roster_version=7, is_last=is_last)
+    return build(
+        ask.listing_body(),
+        DIGEST,
+        {each.id: each for each in records},
+        unreadable or {},
+        proofs={each.index: each for each in proofs},
+        pending=pending,
+        roster_version=7,
+        is_last=is_last,
+    )
 
 
 def waiting(reason: str | None = "ticket 4711") -> PendingRequest:
@@ -116,7 +144,7 @@ def waiting(reason: str | None = "ticket 4711") -> PendingRequest:
 def test_a_page_names_the_request_the_roster_and_who_waits() -> None:
     """What the answer is to, by which roster, and the pending requests in the order given."""
     asked, pending = ask.listing_body(), [waiting(), waiting(None)]
-    body = build(asked, DIGEST, [], pending, roster_version=7, is_last=True)
+    body = build(asked, DIGEST, {}, {}, proofs={}, pending=pending, roster_version=7, is_last=True)
     assert (body.authority, body.request, body.request_digest) == (make.AUTHORITY, asked.id, DIGEST.hex())
     assert (body.principal, body.roster_version) == (make.PRINCIPAL, 7)
     assert (body.records, body.pending, body.next) == ([], pending, None)
@@ -138,7 +166,10 @@ def test_a_page_is_cut_to_what_a_statement_may_hold_and_the_rest_follows() -> No
     wide = "\N{CJK UNIFIED IDEOGRAPH-4E2D}"
     one = stored(wide * DESCRIPTION_CHARACTERS_MAX)
     records = sorted(
-        (listed(replace(one, record=one.record.model_copy(update={"id": new_id()})), None, {}) for _ in range(500)),
+        (
+            listed(replace(one, record=one.record.model_copy(update={"id": new_id()})), PLAIN, {})
+            for _ in range(500)
+        ),
         key=lambda record: record.id,
     )
     pending = [waiting(wide * REASON_CHARACTERS_MAX) for _ in range(LISTING_PENDING_MAX)]
@@ -151,6 +182,36 @@ def test_a_page_is_cut_to_what_a_statement_may_hold_and_the_rest_follows() -> No
         seen += body.records
         assert body.next == (None if len(seen) == len(records) else seen[-1].id)
     assert seen == records
+
+
+def a_proof(index: int, hashes: int = 1) -> ListedProof:
+    return ListedProof(index=index, leaf=b"leaf", hashes=[bytes(32)] * hashes)
+
+
+def test_a_page_has_the_proofs_that_its_records_name_each_once() -> None:
+    """Two records that one leaf proves share it, and a leaf that no record names stays out."""
+    records = [a_record(proof=4), a_record(proof=9), a_record(proof=4), a_record()]
+    body = page(records, proofs=[a_proof(9), a_proof(4), a_proof(5)])
+    assert [each.index for each in body.proofs] == [4, 9]
+
+
+def test_what_cannot_be_read_stands_beside_the_records_and_counts_for_the_next_page() -> None:
+    """It is listed by id and code, in its place in the order of ids."""
+    record, spoilt = a_record(), new_id()
+    body = page([record], unreadable={spoilt: "proof_invalid"}, is_last=False)
+    assert body.unreadable == [UnreadableRecord(id=spoilt, code="proof_invalid")]
+    assert (body.records, body.next) == ([record], spoilt)
+
+
+def test_proofs_take_their_room_on_a_page() -> None:
+    """Long paths make pages shorter, and no page names a proof that it does not carry."""
+    records = sorted((a_record(proof=number) for number in range(500)), key=lambda record: record.id)
+    proofs = [a_proof(number, hashes=63) for number in range(500)]
+    body = page(records, proofs=proofs)
+    assert len(body.to_bytes()) <= BODY_BYTES_MAX
+    assert 0 < len(body.records) < len(records)
+    assert body.next == body.records[-1].id
+    assert {each.proof for each in body.records} == {each.index for each in body.proofs}
 
 
 # ---- who waits ----

@@ -473,7 +473,8 @@ def check(
 def test_as_many_officers_as_policy_asks_for_are_enough(needed: int, capacity: Capacity) -> None:
     """One fewer is refused, with their names; as many pass, and so do more."""
     asked = ask.request(**OFFICER) if capacity is Capacity.OFFICER else ask.request()
-    policy = Policy(**{f"{'officer' if capacity is Capacity.OFFICER else 'self'}_recovery_approvals": needed})
+    name = "officer" if capacity is Capacity.OFFICER else "self"
+    policy = Policy.model_validate({f"{name}_recovery_approvals": needed})
     check(asked, APPROVERS[:needed], policy)
     check(asked, APPROVERS, policy)
     with pytest.raises(ApprovalRequired, match=f"asks for {needed}, there are {needed - 1}") as caught:

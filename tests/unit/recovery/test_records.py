@@ -112,7 +112,7 @@ def test_the_newest_of_a_name_is_in_force_then_latest_signed_then_of_the_highest
     """A record by a key that had ended is behind every other, however late it says to have been signed."""
     records = sorted((make.record() for _ in range(2)), key=lambda record: record.id)
     oldest_first = [
-        StoredRecord(make.AUTHORITY, make.PRINCIPAL, new_id(), issued_at, STORED_AT, in_force, record)
+        StoredRecord(make.AUTHORITY, make.PRINCIPAL, new_id(), issued_at, STORED_AT, 0, in_force, record)
         for issued_at, in_force, record in (
             (make.NOW + 2, False, records[0]),
             (make.NOW + 3, False, records[1]),

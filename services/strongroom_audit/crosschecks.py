@@ -1,0 +1,62 @@
+"""What the two logs say of each other: proofs of escrow leaves, and records released or attested. Pure."""
+
+from array import array
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from strongroom_audit.escrow_audit import UNKNOWN, Owner
+from strongroom_audit.findings import Finding, error, warning
+from strongroom_audit.recovery_audit import Named, Proof
+
+AHEAD_MAX: Final = 4_096
+"""Leaves by which a proof may be ahead of the newest checkpoint that was published."""
+
+
+def proofs(found: Iterable[Proof], counts: "array[int]", roots: dict[int, bytes]) -> Iterator[Finding]:
+    """Give what is wrong with proof leaves: the tree that they name, and how many records they account for."""
+    for index, leaf in found:
+        what = f"a proof of escrow leaves {leaf.first} to {leaf.first + leaf.count - 1}"
+        if leaf.size > len(counts):
+            words = f"{what} under a tree of {leaf.size} leaves, and the escrow log has {len(counts)}"
+            # The prover may be ahead of the checkpoints that are published; the next audit can tell.
+            make = warning if leaf.size <= len(counts) + AHEAD_MAX else error
+            yield make("recovery", index, "proof_beyond", words)
+            continue
+        if roots.get(leaf.size) != bytes.fromhex(leaf.root):
+            words = f"{what} under a root that the escrow log's tree of {leaf.size} leaves does not have"
+            yield error("recovery", index, "proof_root", words)
+        whole = {each.index for each in leaf.unprovable if each.record is None}
+        named = {(each.index, each.record) for each in leaf.unprovable if each.record is not None}
+        there = counts[leaf.first : leaf.first + leaf.count]
+        for place in whole:
+            there[place - leaf.first] = 0
+        if UNKNOWN in there:
+            continue  # a lost statement, which is found already
+        stored, excepted = sum(there), sum(place not in whole for place, _ in named)
+        # More may be named than were stored: a false index row of a statement that has no such record.
+        if not stored - excepted <= leaf.records <= stored:
+            words = f"{what}: {leaf.records} opened and {excepted} are named that did not, of {stored} records"
+            yield error("recovery", index, "proof_count", words)
+
+
+def names(named: Iterable[Named], owners: Iterable[Owner], *, has_lost: bool) -> Iterator[Finding]:
+    """Give what is wrong with the records that releases and attestations name: whose they are, and their name."""
+    by_record: dict[str, list[Owner]] = {}
+    for owner in owners:
+        by_record.setdefault(owner.record, []).append(owner)
+    for each in named:
+        found = by_record.get(each.record, [])
+        if any(owner.principal == each.principal and each.name in (None, owner.name) for owner in found):
+            continue
+        if not found:
+            lost = " (statements of the escrow log are lost)" if has_lost else ""
+            words = f"{each.what} a record that no statement of the escrow log holds{lost}"
+            yield error("recovery", each.leaf, "record_unknown", words, id=each.record)
+            continue
+        other = found[0]
+        whose = f" named {each.name!r}" if each.name else ""
+        words = (
+            f"{each.what} as a record{whose} of {each.principal}, and it is one of {other.principal}"
+            f" named {other.name!r}, by escrow leaf {other.leaf}"
+        )
+        yield error("recovery", each.leaf, "record_not_theirs", words, id=each.record)

@@ -1,0 +1,42 @@
+"""The rosters in an export that the root key signed: from them come the keys of the logs."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from strongroom.crypto.notes import parse_checkpoint
+from strongroom.errors import CheckpointInvalid, PermanentError
+from strongroom.mandates import RosterBody
+from strongroom.roster import Roster
+from strongroom.statements import parse_envelope
+from strongroom.tiles import TILE_WIDTH
+from strongroom_audit.folder import Bundle, Export, LogFolder
+
+_MARK: Final = RosterBody.TYPE.encode()
+
+
+def rosters_of(target: Export, root_key: bytes) -> Iterator[Roster]:
+    """Give every roster of an export that the root key (32 bytes) signed; the others are passed over.
+
+    Whether they stand where the recovery log names them is not looked at here.
+    """
+    folder = target.logs["recovery"]
+    lines = [target.roster() or b""]
+    size = _size(folder)
+    for index in range(folder.bundles_there()):
+        width = min(TILE_WIDTH, size - index * TILE_WIDTH)
+        if width > 0:
+            data = folder.read(Bundle("recovery", index, width).statements) or b""
+            lines += [line for line in data.split(b"\n") if _MARK in line]
+    for line in lines:
+        try:
+            yield Roster.verified(parse_envelope(line), root_key)
+        except PermanentError:
+            continue
+
+
+def _size(folder: LogFolder) -> int:
+    """Return how many leaves the folder claims to have."""
+    try:
+        return parse_checkpoint(folder.note() or "")[0].size
+    except CheckpointInvalid:
+        return folder.bundles_there() * TILE_WIDTH

@@ -1,0 +1,138 @@
+"""What the prover has found, read from the recovery log and nothing else. Pure.
+
+Each proof leaf speaks of a range of the escrow log. Of the leaves that cover the same place the newest counts.
+"""
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from strongroom.leaves import ProofLeaf
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Why a record is unprovable, since when (seconds); `proof` is the index of the leaf that says so.
+
+    index: of the escrow log's leaf. record: None for every record of that statement.
+    """
+
+    index: int
+    record: str | None
+    code: str
+    time: int
+    proof: int
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A range of escrow leaves, `first` up to `end`, that was last looked at by one proof leaf, and when."""
+
+    first: int
+    end: int
+    proof: int
+    time: int
+
+
+@dataclass(slots=True)
+class Proofs:
+    """Folds proof leaves into the newest look at every place of the escrow log."""
+
+    # Parallel, in order of `first`, without overlap; gaps are what was never looked at. Arrays, because a fleet
+    # that trickles in gives as many looks as keys.
+    _first: "array[int]" = field(default_factory=lambda: array("q"))
+    _end: "array[int]" = field(default_factory=lambda: array("q"))
+    _proof: "array[int]" = field(default_factory=lambda: array("q"))
+    _time: "array[int]" = field(default_factory=lambda: array("q"))
+    _findings: dict[int, dict[str | None, Finding]] = field(default_factory=dict)
+
+    def apply(self, entry: ProofLeaf, index: int) -> None:
+        """Take a proof leaf into account; `index` is its own in the recovery log."""
+        first, end = entry.first, entry.first + entry.count
+        self._cut(first, end)
+        place = bisect_left(self._first, first)
+        for column, value in (
+            (self._first, first),
+            (self._end, end),
+            (self._proof, index),
+            (self._time, entry.time),
+        ):
+            column.insert(place, value)
+        for old in [each for each in self._findings if first <= each < end]:
+            del self._findings[old]
+        for each in entry.unprovable:
+            finding = Finding(each.index, each.record, each.code, entry.time, index)
+            self._findings.setdefault(each.index, {})[each.record] = finding
+
+    def _cut(self, first: int, end: int) -> None:
+        """Take the range out of the looks that it overlaps; what sticks out on either side stays."""
+        begin = bisect_right(self._end, first)
+        stop = bisect_left(self._first, end)
+        if begin >= stop:
+            return
+        rest = [
+            Look(max(low, each.first), min(high, each.end), each.proof, each.time)
+            for each in (self._look(begin), self._look(stop - 1))
+            for low, high in ((each.first, first), (end, each.end))
+            if max(low, each.first) < min(high, each.end)
+        ]
+        distinct = list(dict.fromkeys(rest))
+        self._first[begin:stop] = array("q", [each.first for each in distinct])
+        self._end[begin:stop] = array("q", [each.end for each in distinct])
+        self._proof[begin:stop] = array("q", [each.proof for each in distinct])
+        self._time[begin:stop] = array("q", [each.time for each in distinct])
+
+    def _look(self, place: int) -> Look:
+        return Look(self._first[place], self._end[place], self._proof[place], self._time[place])
+
+    def look(self, index: int) -> Look | None:
+        """Return the newest look at a leaf of the escrow log; None while there was none."""
+        place = bisect_right(self._first, index) - 1
+        return self._look(place) if place >= 0 and index < self._end[place] else None
+
+    def finding(self, index: int, record: str) -> Finding | None:
+        """Return why a record of the statement at this place was unprovable at the newest look, if it was."""
+        found = self._findings.get(index, {})
+        return found.get(record) or found.get(None)
+
+    def findings(self) -> Iterator[Finding]:
+        """Give everything that was unprovable at the newest look, in order of index."""
+        for index in sorted(self._findings):
+            yield from self._findings[index].values()
+
+    def findings_within(self, first: int, end: int) -> list[Finding]:
+        """Return what was unprovable at the newest looks at the leaves from `first` up to `end`."""
+        return [each for index, found in self._findings.items() if first <= index < end for each in found.values()]
+
+    def looks(self) -> Iterator[Look]:
+        """Give the newest looks in order of place."""
+        return map(self._look, range(len(self._first)))
+
+    def covered(self) -> list[tuple[int, int]]:
+        """Return what was looked at as ranges, as few as possible, each `first` up to `end`."""
+        ranges: list[tuple[int, int]] = []
+        for first, end in zip(self._first, self._end, strict=True):
+            if ranges and ranges[-1][1] == first:
+                ranges[-1] = ranges[-1][0], end
+            else:
+                ranges.append((first, end))
+        return ranges
+
+    def gaps(self, size: int) -> list[tuple[int, int]]:
+        """Return the ranges, within the first `size` leaves, that were never looked at."""
+        edges = [(0, 0), *self.covered(), (size, size)]
+        between = ((end, min(following, size)) for (_, end), (following, _) in pairwise(edges))
+        return [(first, end) for first, end in between if first < end]
+
+    def oldest(self, now: int | None = None) -> Look | None:
+        """Return the look that is longest ago, of several the first.
+
+        With `now`, in seconds, one that is dated later counts as longer ago than all: its date says nothing.
+        """
+        if not self._time:
+            return None
+        latest = max(self._time)
+        chosen = latest if now is not None and latest > now else min(self._time)
+        return self._look(self._time.index(chosen))

@@ -1,0 +1,1 @@
+"""The prover: opens every escrowed key again and again, and logs which can be given back."""
