@@ -8,7 +8,7 @@ PYTHON_SOURCES := shared services tests deploy
 PYTEST_ARGUMENTS ?=
 FILE ?= README.md
 
-.PHONY: help bootstrap up down demo test test-unit lint bench lock clean
+.PHONY: help bootstrap up down demo test test-whole test-parts test-unit lint bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,11 +25,25 @@ down: ## end exactly what `make up` started; its data stays
 demo: up ## the whole story on FILE (default: README.md): escrow a key, lose everything, get it back
 	@. .local/env && python -m deploy.local.demo .local "$(FILE)"
 
+# Two halves at once, each with servers of its own: most tests wait for these, not for the processor.
 test: lint ## everything: unit, integration, end to end, faults, against real servers
 	@.venv/bin/coverage erase
-	@.venv/bin/coverage run -m pytest $(PYTEST_ARGUMENTS)
+	@$(MAKE) --no-print-directory --jobs 2 test-whole test-parts
 	@.venv/bin/coverage combine --quiet
 	@.venv/bin/coverage report
+
+PYTEST = .venv/bin/coverage run -m pytest $(PYTEST_ARGUMENTS)
+# With arguments of your own one half may have nothing to do, which is pytest's exit code 5.
+NOTHING_TO_DO = || [ $$? -eq 5 -a -n "$(PYTEST_ARGUMENTS)" ]
+WHOLE = tests/attacks tests/e2e tests/faults
+
+test-whole test-parts: SHELL = /bin/bash -o pipefail
+
+test-whole:
+	@{ $(PYTEST) $(WHOLE) $(NOTHING_TO_DO); } |& sed --unbuffered 's/^/whole  /'
+
+test-parts:
+	@{ $(PYTEST) tests $(WHOLE:%=--ignore %) $(NOTHING_TO_DO); } |& sed --unbuffered 's/^/parts  /'
 
 test-unit: bootstrap ## only the tests that need no server
 	@.venv/bin/pytest tests/unit $(PYTEST_ARGUMENTS)

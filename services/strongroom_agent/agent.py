@@ -8,7 +8,7 @@ from typing import Final
 
 from strongroom.errors import Expired, StrongroomError, UsageError
 from strongroom.limits import SUPERSEDES_MAX
-from strongroom.messages import ListedRecord
+from strongroom.messages import ListedRecord, UnreadableRecord
 from strongroom.roster import Roster
 from strongroom_agent import age, enrolment, files, listing
 from strongroom_agent.attestation import Attesting, AttestReport, Examined, examine
@@ -319,14 +319,17 @@ class Agent(OfficerCalls):
         reading = listing.Reading(self._home, self._signing_key(), principal or self._home.config.name, after=after)
         found: list[ListedRecord] = []
 
+        unreadable: list[UnreadableRecord] = []
+
         async def attempt(session: Session, deadline: Deadline) -> RecordsPage:
             following: str | None = None
             async for page in reading.pages(session, deadline):
                 found.extend(page.listing.records)
+                unreadable.extend(page.listing.unreadable)
                 following = page.listing.next
                 if limit is not None and len(found) >= limit:
                     break
-            return RecordsPage(tuple(found), following)
+            return RecordsPage(tuple(found), following, tuple(unreadable))
 
         return await self._patiently(attempt, wait_seconds)
 

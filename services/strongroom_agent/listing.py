@@ -12,6 +12,7 @@ from strongroom.messages import (
     ListingRequest,
     PendingRequest,
     RecordState,
+    UnreadableRecord,
 )
 from strongroom_agent.home import Home
 from strongroom_agent.listing_proofs import Known, check_states, is_with_others
@@ -25,10 +26,14 @@ from strongroom_agent.state import KeptDisclosure, KeptPending
 
 @dataclass(frozen=True, slots=True)
 class RecordsPage:
-    """Records of a principal in the order of their ids; `next` is what to give as `after` for more, or None."""
+    """Records of a principal in the order of their ids; `next` is what to give as `after` for more, or None.
+
+    unreadable: records that the authority has lost all but the id of.
+    """
 
     records: tuple[ListedRecord, ...]
     next: str | None
+    unreadable: tuple[UnreadableRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,6 @@ Listed = Literal["stored", "proven", "unprovable", "stale", "disclosed", "replac
 LOST: Final = frozenset({"unprovable", "missing", "mismatched"})
 """Of a record in one of these states, the authority cannot be expected to give the key back."""
 
-NEEDY: Final = LOST | {"stale", "disclosed"}
-"""A record in one of these states is to be replaced by another."""
-
 _COLUMNS: Final = "record, name, listed, listed_at, proof, proven_at, code, attested_at, replace_by, supersedes"
 _OF_LOST: Final = "listed IN ('unprovable', 'missing', 'mismatched')"
 _OF_NEEDY: Final = "listed IN ('unprovable', 'missing', 'mismatched', 'stale', 'disclosed')"

@@ -11,15 +11,27 @@ from strongroom_audit.recovery_audit import Named, Proof
 AHEAD_MAX: Final = 4_096
 """Leaves by which a proof may be ahead of the newest checkpoint that was published."""
 
+# A prover goes by published checkpoints: what it proved an hour ago was to be had long before the end of this
+# recovery log was. Whoever shows less than that holds the auditor at an old checkpoint.
+AHEAD_SECONDS: Final = 3_600
+"""For how long a proof may be ahead of the escrow log that is shown, by the times of the recovery log."""
 
-def proofs(found: Iterable[Proof], counts: "array[int]", roots: dict[int, bytes]) -> Iterator[Finding]:
-    """Give what is wrong with proof leaves: the tree that they name, and how many records they account for."""
+
+def proofs(
+    found: Iterable[Proof], counts: "array[int]", roots: dict[int, bytes], *, newest: int
+) -> Iterator[Finding]:
+    """Give what is wrong with proof leaves: the tree that they name, and how many records they account for.
+
+    `newest`: the time of the newest leaf of the recovery log, in seconds.
+    """
     for index, leaf in found:
         what = f"a proof of escrow leaves {leaf.first} to {leaf.first + leaf.count - 1}"
         if leaf.size > len(counts):
             words = f"{what} under a tree of {leaf.size} leaves, and the escrow log has {len(counts)}"
-            # The prover may be ahead of the checkpoints that are published; the next audit can tell.
-            make = warning if leaf.size <= len(counts) + AHEAD_MAX else error
+            # The prover may be ahead of the checkpoints that are published; the next audit can tell. No log at all
+            # is what whoever deletes the published checkpoint shows.
+            is_near = bool(counts) and leaf.size <= len(counts) + AHEAD_MAX
+            make = warning if is_near and leaf.time >= newest - AHEAD_SECONDS else error
             yield make("recovery", index, "proof_beyond", words)
             continue
         if roots.get(leaf.size) != bytes.fromhex(leaf.root):

@@ -9,6 +9,7 @@ import json
 import re
 from array import array
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -64,13 +65,14 @@ class Key(NamedTuple):
 class Rules:
     """What the leaves are judged by.
 
-    keys: of every principal, in the order of the recovery log. settled: leaves below this index were there before
-    the recovery log was read, so their signers are in it. wanted: record ids of which the owner is asked for.
+    keys: of every principal, in the order of the recovery log. It has those of leaves below index `settled`, and of
+    leaves before `newest`, the time of its last leaf. wanted: record ids of which the owner is asked for.
     """
 
     authority: str
     keys: Mapping[str, tuple[Key, ...]]
     settled: int
+    newest: int
     wanted: frozenset[str]
     signatures: bool
     now: int
@@ -312,7 +314,8 @@ def _verify(index: int, entry: _Leaf, signed: _Signed, rules: Rules, found: Judg
     key = next((each for each in reversed(known) if each.key_id == entry.key), None)
     if key is None:
         words = f"signed by key {entry.key}, which was never enrolled for {entry.principal}"
-        make = error if index < rules.settled else warning
+        # `settled` is the export's own word, times are not.
+        make = error if index < rules.settled or entry.time + CLOCK_SKEW_SECONDS < rules.newest else warning
         found.findings.append(make("escrow", index, "signer_unknown", words, id=entry.id))
         return
     if key.public_key is None:
@@ -348,24 +351,24 @@ def _compare_rows(index: int, row: bytes, ids: list[str] | None, findings: list[
         return
     try:
         listed = json.loads(row)
-    except ValueError:
+    except (ValueError, RecursionError):
         listed = None
     if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
         findings.append(error("escrow", index, "file_invalid", "the line of its rows makes no sense"))
         return
     if ids is None or (len(ids) == len(listed) and sorted(ids) == sorted(listed)):
         return
+    signed, times = frozenset(ids), Counter(listed)
+    words = "the database's index has a record that nobody signed here"
     findings += [
         error("escrow", index, "row_missing", "the record is missing from the database's index", id=id_)
         for id_ in ids
-        if id_ not in listed
+        if id_ not in times
     ]
     findings += [
-        error(
-            "escrow", index, "row_extra", "the database's index has a record that nobody signed here", id=id_[:64]
-        )
-        for id_ in sorted(set(listed))
-        if id_ not in ids or listed.count(id_) > 1
+        error("escrow", index, "row_extra", words, id=id_[:64])
+        for id_ in sorted(times)
+        if id_ not in signed or times[id_] > 1
     ]
 
 

@@ -371,6 +371,6 @@ class _LogExport:
 def _bears_statement(leaf: bytes) -> bool:
     try:
         document = json.loads(leaf)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(document, dict) and document.get("type") in _BEARING

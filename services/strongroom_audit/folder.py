@@ -6,8 +6,10 @@ with a line for each of its leaves, there are `statements/…` (an envelope or n
 release).
 """
 
+import errno
 import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +17,22 @@ from typing import Final
 
 from strongroom import private_file
 from strongroom.errors import ConfigurationInvalid, TransientError, UsageError
+from strongroom.limits import ENVELOPE_BYTES_MAX
 from strongroom.tiles import TILE_WIDTH, entries_path, tile_path, tiles_of
 from strongroom_audit.findings import LogName
 
 LOGS: Final[tuple[LogName, LogName]] = ("escrow", "recovery")
 
+FILE_BYTES_MAX: Final = TILE_WIDTH * (ENVELOPE_BYTES_MAX + 1)
+"""The largest file that an export can have: a bundle of statements, each in a line."""
+
+_LACKING_MAX: Final = 1_000  # bundles that may lack below the last one, beside as many as are there
 _ENTRIES: Final = "tile/entries/"
+_SPELLED: Final = re.compile(r"((?:x[0-9]{3}/)*[0-9]{3})(?:\.p/[0-9]{1,3})?")
 _ROWS: Final = {"escrow": "rows/", "recovery": "releases/"}
+# Somebody else made the folder: a FIFO in it would wait for a writer, and a link lead out of it.
+_FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_FILE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO})
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +92,11 @@ class LogFolder:
         self.log = log
 
     def read(self, relative: str) -> bytes | None:
-        """Return a file, None when there is none. Raises ConfigurationInvalid for one that cannot be read."""
-        try:
-            return (self.path / relative).read_bytes()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            return None
-        except OSError as failure:
-            raise ConfigurationInvalid(f"{self.path / relative}: {failure.strerror}") from None
+        """Return a file; None when there is none, or something else than a regular file.
+
+        Raises ConfigurationInvalid for one that cannot be read, or is of more than FILE_BYTES_MAX bytes.
+        """
+        return _read(self.path / relative)
 
     def write(self, relative: str, data: bytes) -> None:
         """Put a file in its place, on disk when it returns. Raises TransientError for a full or failing disk."""
@@ -106,14 +115,22 @@ class LogFolder:
         return _text(self.read("checkpoint"))
 
     def bundles_there(self) -> int:
-        """Return how many bundles there are up to the last one that has a file of leaves; others may lack."""
-        count = 0
-        for below, _, names in os.walk(self.path / "tile" / "entries"):
+        """Return how many bundles there are up to the last one that has a file of leaves; others may lack.
+
+        One that lies far beyond all others is passed over: its name alone would make for any number of bundles.
+        """
+        found: set[int] = set()
+        top = self.path / _ENTRIES
+        for below, _, names in os.walk(top):
             for name in names:
-                digits = "".join(re.findall(r"\d{3}", str(Path(below).relative_to(self.path / "tile" / "entries"))))
-                text = digits if below.endswith(".p") else digits + name
-                if text.isdecimal():
-                    count = max(count, int(text) + 1)
+                spelled = _SPELLED.fullmatch(Path(below, name).relative_to(top).as_posix())
+                if spelled is not None:
+                    found.add(int(spelled[1].replace("x", "").replace("/", "")))
+        count = 0
+        for place, index in enumerate(sorted(found)):
+            if index - place > len(found) + _LACKING_MAX:
+                break
+            count = index + 1
         return count
 
     def trim(self, size: int) -> None:
@@ -208,10 +225,20 @@ def write(path: Path, data: bytes) -> None:
 
 def _read(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
+        descriptor = os.open(path, _FLAGS)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                return None
+            if status.st_size > FILE_BYTES_MAX:
+                raise ConfigurationInvalid(f"{path}: is of more than {FILE_BYTES_MAX} bytes")
+            with open(descriptor, "rb", closefd=False) as stream:
+                return stream.read(status.st_size)
+        finally:
+            os.close(descriptor)
     except OSError as failure:
+        if failure.errno in _NO_FILE:
+            return None
         raise ConfigurationInvalid(f"{path}: {failure.strerror}") from None
 
 

@@ -26,7 +26,7 @@ def rosters_of(target: Export, root_key: bytes) -> Iterator[Roster]:
         width = min(TILE_WIDTH, size - index * TILE_WIDTH)
         if width > 0:
             data = folder.read(Bundle("recovery", index, width).statements) or b""
-            lines += [line for line in data.split(b"\n") if _MARK in line]
+            lines += [line for line in data.split(b"\n", width) if _MARK in line]
     for line in lines:
         try:
             yield Roster.verified(parse_envelope(line), root_key)

@@ -12,14 +12,13 @@ from itertools import combinations
 from typing import Final
 
 from strongroom.crypto.notes import Checkpoint
-from strongroom.crypto.tlog import HASH_BYTES, leaf_hash, subtree_root
+from strongroom.crypto.tlog import HASH_BYTES, subtree_root
 from strongroom.errors import ProofInvalid
 from strongroom.tiles import TILE_HEIGHT, TILE_WIDTH, hash_leaves, tile_path, unpack_entries
 from strongroom_audit.findings import Finding, error
 from strongroom_audit.fold import Fold
 from strongroom_audit.folder import Bundle, LogFolder
 
-_NO_LEAF: Final = leaf_hash(b"")
 _LENGTH_BYTES: Final = 2
 _TRIED_PLACES_MAX: Final = 10  # 1,024 ways of telling edited leaves from edited hashes
 
@@ -178,7 +177,7 @@ def patched(leaves: list[bytes], tile: bytes) -> bytes:
 
 def _lines(folder: LogFolder, bundle: Bundle, path: str, findings: list[Finding]) -> list[bytes]:
     data = folder.read(path)
-    lines = [] if data is None else data.split(b"\n")
+    lines = [] if data is None else data.split(b"\n", bundle.width + 1)
     if len(lines) == bundle.width + 1 and not lines[-1]:
         lines.pop()
         return lines

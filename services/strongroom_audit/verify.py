@@ -4,7 +4,7 @@ import gc
 import multiprocessing
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
@@ -117,12 +117,15 @@ class _Verification:
         self._rosters = [*options.rosters, *rosters_of(target, options.root_key)]
         self._collected = target.checkpoints()
         self._known: dict[LogName, list[Known]] = {log: [] for log in LOGS}
+        self._apart: set[str | None] = set()  # sources of checkpoints that are no prefixes of these trees
+        self._absent: list[LogName] = []
         heads = {log: self._head(log) for log in LOGS}
         self._gather()
         for log in LOGS:
             if heads[log] is None:
-                self._found.take(checkpoints.compare(self._known[log], 0, {}))
+                self._compare(self._known[log], 0, {})
         recovery = self._recovery(heads["recovery"])
+        self._find_absent(recovery)
         self._escrow(heads["escrow"], recovery)
         for log in LOGS:
             self.verdict.compared += self._known[log]
@@ -140,9 +143,7 @@ class _Verification:
                 words = "the checkpoint of the export is missing: nothing of the log was looked at"
                 self._found.take([error(log, None, "checkpoint_missing", words, id=path)])
             else:
-                # Every authority has a first roster on record, and for a while nothing else.
-                make = warning if log == "escrow" else error
-                self._found.take([make(log, None, "log_missing", "there is nothing of this log here", id=path)])
+                self._absent.append(log)
             return None
         known, findings = self._judged(note, log, f"{log}/checkpoint")
         self._found.take(findings)
@@ -155,6 +156,14 @@ class _Verification:
             return _Head(parse_checkpoint(note)[0], there, None)
         except CheckpointInvalid:
             return None
+
+    def _find_absent(self, recovery: RecoveryAudit) -> None:
+        for log in self._absent:
+            # Every authority has a first roster on record, and for a while nothing else. What was proven, released
+            # or attested was escrowed before.
+            is_young = log == "escrow" and not recovery.proofs and not recovery.named
+            make, path = warning if is_young else error, f"{log}/checkpoint"
+            self._found.take([make(log, None, "log_missing", "there is nothing of this log here", id=path)])
 
     def _judged(self, note: str, log: LogName, source: str) -> tuple[Known | None, list[Finding]]:
         keys = checkpoints.keys_of(self._rosters, log)
@@ -174,22 +183,25 @@ class _Verification:
             if known is not None and all(known.note != other.note for other in self._known[log]):
                 self._known[log].append(known)
 
+    def _compare(self, known: Sequence[Known], size: int, roots: Mapping[int, bytes]) -> None:
+        found = list(checkpoints.compare(known, size, roots))
+        self._found.take(found)
+        self._apart |= {each.id for each in found}
+
     def _collect(self, heads: dict[LogName, _Head | None]) -> None:
         """Add the checkpoints that are prefixes of these trees to those collected."""
         if any(head is not None and head.known is None for head in heads.values()):
             return
-        bad = {
-            each.id
-            for each in self._found.kept
-            if each.code in ("log_forked", "root_mismatch", "checkpoint_beyond")
-        }
+        # By the figures: after so many findings those that matter here are not kept word for word.
+        if any(self._found.counts[Severity.ERROR, code] for code in ("root_mismatch", "leaves_edited")):
+            return
         fresh = [
             each.note
             for log in LOGS
             for each in self._known[log]
-            if each.note not in self._collected and each.source not in bad
+            if each.note not in self._collected and each.source not in self._apart
         ]
-        if fresh and not any(each.code in ("root_mismatch", "leaves_edited") for each in self._found.kept):
+        if fresh:
             try:
                 self._target.collect(*fresh)
             except TransientError as failure:
@@ -240,17 +252,9 @@ class _Verification:
         tree.finish()
         self._found.take(tree.findings)
         is_whole = head.there * TILE_WIDTH >= head.checkpoint.size
-        self._found.take(
-            checkpoints.compare(
-                [
-                    each
-                    for each in self._known[log]
-                    if each is not head.known and (is_whole or each.checkpoint.size in tree.roots)
-                ],
-                head.checkpoint.size,
-                tree.roots,
-            )
-        )
+        others = [each for each in self._known[log] if each is not head.known]
+        known = [each for each in others if is_whole or each.checkpoint.size in tree.roots]
+        self._compare(known, head.checkpoint.size, tree.roots)
         self.verdict.sizes[log] = min(head.checkpoint.size, head.there * TILE_WIDTH)
 
     # ---- the escrow log ----
@@ -285,7 +289,7 @@ class _Verification:
             self._found.take(clock.findings(self._options.now))
             self._finish(tree, head, "escrow")
             roots = tree.roots
-        self._found.take(crosschecks.proofs(recovery.proofs, counts, roots))
+        self._found.take(crosschecks.proofs(recovery.proofs, counts, roots, newest=_newest(recovery)))
         self._found.take(crosschecks.names(recovery.named, owners, has_lost=UNKNOWN in counts))
 
     def _rules(self, recovery: RecoveryAudit) -> Rules:
@@ -294,6 +298,7 @@ class _Verification:
             authority=authority,
             keys=recovery.standings.keys,
             settled=self._settled(),
+            newest=_newest(recovery),
             wanted=frozenset(each.record for each in recovery.named),
             signatures=self._options.signatures,
             now=self._options.now,
@@ -336,6 +341,11 @@ class _Verification:
             yield from (each.result() for each in _drained(waiting))
         except BrokenProcessPool:
             raise TransientError("a process that verified signatures was killed", hint="try fewer --jobs") from None
+
+
+def _newest(recovery: RecoveryAudit) -> int:
+    """Return the time of the newest leaf of the recovery log that makes sense; 0 where there is none."""
+    return recovery.clock.last[1] if recovery.clock.last else 0
 
 
 def _drained(waiting: deque[Future[tuple[BundleRead, Judged]]]) -> Iterator[Future[tuple[BundleRead, Judged]]]:

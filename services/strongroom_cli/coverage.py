@@ -14,6 +14,7 @@ import rich_click as click
 
 from strongroom.crypto.secret import Secret
 from strongroom.errors import ExitCode, UsageError
+from strongroom_cli.coverage_page import STATES, Bounds, render, share
 from strongroom_cli.options import home_option, output_option, passphrase_option, wait_option
 from strongroom_cli.output import Output, legible, progress, run, when
 
@@ -25,16 +26,6 @@ READ_SECONDS: Final = 600.0
 TABLE_ROWS_MAX: Final = 40
 PAGE_ROWS_MAX: Final = 2_000
 
-# The worst first, as they are shown; what each means, for people.
-STATES: Final = {
-    "unprovable": "stored, and cannot be opened or is not what was accepted",
-    "missing": "expected, and was never escrowed",
-    "overdue": "somebody else was given the key, and it was not replaced in time",
-    "stale": "its owner says that the key in use is another one",
-    "disclosed": "somebody else was given the key; it is to be replaced",
-    "stored": "stored, and not yet proven",
-    "silent": "not heard of for long",
-}
 _CSV_COLUMNS: Final = ("principal", "state", "name", "record", "since", "code")
 _FORMULA: Final = ("=", "+", "-", "@")  # a spreadsheet takes a cell that begins like this for one
 
@@ -122,7 +113,6 @@ def coverage(
     Example: `strongroom coverage --silent-days 14 --html coverage.html`
     """
     from strongroom_agent.agent import Agent
-    from strongroom_cli.coverage_page import Bounds, render
 
     if csv_file is not None and csv_file == html_file:
         raise UsageError("--csv and --html name the same file")
@@ -225,8 +215,6 @@ def _document(found: "FleetCoverage", gathered: Gathered, silent_days: int, max_
 def _show(
     found: "FleetCoverage", gathered: Gathered, output: Output, *, silent_days: int, max_missing: int
 ) -> None:
-    from strongroom_cli.coverage_page import share
-
     counts = found.counts.model_dump()
     principals = found.counts.principals
     output.line(f"authority {found.authority}, roster version {found.roster_version}, {when(found.as_of)}")

@@ -8,12 +8,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import groupby
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from strongroom.audits import Gap
-from strongroom_agent.coverage import FleetCoverage
-from strongroom_cli.coverage import STATES
 from strongroom_cli.output import legible, when
+
+if TYPE_CHECKING:
+    from strongroom.audits import Gap
+    from strongroom_agent.coverage import FleetCoverage
+
+# The worst first, as they are shown; what each means, for people.
+STATES: Final = {
+    "unprovable": "stored, and cannot be opened or is not what was accepted",
+    "missing": "expected, and was never escrowed",
+    "overdue": "somebody else was given the key, and it was not replaced in time",
+    "stale": "its owner says that the key in use is another one",
+    "disclosed": "somebody else was given the key; it is to be replaced",
+    "stored": "stored, and not yet proven",
+    "silent": "not heard of for long",
+}
 
 # In the order of the bar: from what is well to what is not there at all.
 _KEYS: Final = ("proven", "stored", "disclosed", "overdue", "stale", "unprovable", "missing")
@@ -84,7 +96,7 @@ class Bounds:
     max_missing: int
 
 
-def render(found: FleetCoverage, bounds: Bounds, gaps: Sequence[Gap], counts: Mapping[str, int]) -> str:
+def render(found: "FleetCoverage", bounds: Bounds, gaps: "Sequence[Gap]", counts: Mapping[str, int]) -> str:
     """Return the page.
 
     Arguments: `gaps` to show, those of one state together; `counts`, by state, how many there are of those that are
@@ -98,7 +110,9 @@ def share(part: int, whole: int) -> str:
     return f"{part * 1000 // whole / 10:.1f} %" if whole else "-"
 
 
-def _page(found: FleetCoverage, bounds: Bounds, gaps: Sequence[Gap], counts: Mapping[str, int]) -> Iterator[str]:
+def _page(
+    found: "FleetCoverage", bounds: Bounds, gaps: "Sequence[Gap]", counts: Mapping[str, int]
+) -> Iterator[str]:
     title = f"Key coverage of {_text(found.authority)}"
     yield '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -114,7 +128,7 @@ def _page(found: FleetCoverage, bounds: Bounds, gaps: Sequence[Gap], counts: Map
     yield "</main></body></html>\n"
 
 
-def _verdict(found: FleetCoverage, bounds: Bounds) -> str:
+def _verdict(found: "FleetCoverage", bounds: Bounds) -> str:
     failing, accepted = found.failing, f"; up to {bounds.max_missing:,} accepted" if bounds.max_missing else ""
     if not failing:
         words = "No key is missing, unprovable, stale or overdue"
@@ -125,7 +139,7 @@ def _verdict(found: FleetCoverage, bounds: Bounds) -> str:
     return f'<p class="{kind}">{words}{accepted}.</p>\n'
 
 
-def _tiles(found: FleetCoverage, bounds: Bounds) -> Iterator[str]:
+def _tiles(found: "FleetCoverage", bounds: Bounds) -> Iterator[str]:
     principals, silent, proving = found.counts.principals, found.counts.silent, found.proving
     yield '<section class="tiles" aria-label="Summary">\n'
     yield _tile(
@@ -158,7 +172,7 @@ def _tile(title: str, part: int, whole: int, words: str) -> str:
     )
 
 
-def _bar(found: FleetCoverage) -> Iterator[str]:
+def _bar(found: "FleetCoverage") -> Iterator[str]:
     figures = found.counts.model_dump()
     total = sum(figures[state] for state in _KEYS)
     told = "; ".join(f"{_name(state)} {figures[state]:,}" for state in _KEYS if figures[state])
@@ -198,7 +212,7 @@ def _fill(state: str) -> str:
     return "url(#hatch)" if state == "missing" else f"var(--{state})"
 
 
-def _tables(gaps: Sequence[Gap], counts: Mapping[str, int]) -> Iterator[str]:
+def _tables(gaps: "Sequence[Gap]", counts: Mapping[str, int]) -> Iterator[str]:
     yield "<h2>Gaps</h2>\n"
     if not gaps:
         yield "<p>None.</p>\n"
@@ -218,7 +232,7 @@ def _tables(gaps: Sequence[Gap], counts: Mapping[str, int]) -> Iterator[str]:
         yield f'<p class="soft">{left:,} more: <code>strongroom coverage --csv FILE</code> names all.</p>\n'
 
 
-def _cells(gap: Gap) -> tuple[str | None, ...]:
+def _cells(gap: "Gap") -> tuple[str | None, ...]:
     return gap.principal, gap.name, gap.record, None if gap.since is None else when(gap.since), gap.code
 
 

@@ -48,7 +48,8 @@ def export(*, folder: Path, home: Path, passphrase: Secret | None, wait_seconds:
     """Export both logs into DIR in the form of C2SP tlog-tiles, with the statements that their leaves name.
 
     As an officer with the role `audit`. An export that is there is gone on with: only what is new is fetched, and
-    the old one has to be a prefix of it. What the database has lost is named and left open, with exit code 1.
+    the old one has to be a prefix of it. What the database has lost of the new part is named and left open, with
+    exit code 1; what it has lost since of the old part, `strongroom log verify` without DIR finds.
 
     Example: `strongroom log export /srv/audit/strongroom`
     """

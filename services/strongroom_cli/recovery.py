@@ -302,11 +302,18 @@ def records(
     check_principal("--principal", principal)
     with Agent.open(home, passphrase=passphrase) as agent:
         work = agent.records(principal=principal, wait_seconds=wait_seconds)
-        found = carry_out("Asking the authority", work).records
+        page = carry_out("Asking the authority", work)
+    found = page.records
     if output.json:
-        output.document("records", {"records": [record.model_dump(mode="json") for record in found]})
+        document = {
+            "records": [record.model_dump(mode="json") for record in found],
+            "unreadable": [record.model_dump(mode="json") for record in page.unreadable],
+        }
+        output.document("records", document)
         return
     output.table(
         ["name", "state", "stored", "proven", "serial number", "record"],
         [(r.name, r.state.value, when(r.stored_at), when(r.proven_at), r.serial_number, r.id) for r in found],
     )
+    for lost in page.unreadable:
+        click.echo(f"  UNPROVABLE: record {lost.id} is not what was accepted [{lost.code}]", err=True)

@@ -155,7 +155,9 @@ class _View:
         others = {place.id: place for each in held.values() for place in each.others}
         others |= {place.id: place for each in remarked.values() for place in each.values()}
         gaps = await self._gaps(tx, others)
-        superseded = replaced(judge.ledger, others, await store.superseding(tx, list(gaps)))
+        owners = {id_: others[id_].principal for id_ in gaps}
+        owners |= {each.record: name for name in names for each in self.lost.get(name, ()) if each.record}
+        superseded = replaced(judge.ledger, owners, await store.superseding(tx, list(owners)))
         # Of these there is something to say; the many others are only counted.
         notable = (
             {name for name in names if name not in plain} | missing.keys() | remarked.keys() | self.lost.keys()
@@ -177,7 +179,7 @@ class _View:
                     missing=missing.get(name, ()),
                     records=((place, gaps.get(place.id)) for place in places.values()),
                     replaced=superseded,
-                    lost=self.lost.get(name, ()),
+                    lost=[each for each in self.lost.get(name, ()) if each.record not in superseded],
                 )
                 if not filling.takes(found):
                     break

@@ -109,8 +109,9 @@ async def by_finding(
 ) -> tuple[list[tuple[str, str]], dict[str, list[Finding]]]:
     """Return (principal, id) of the records that findings are about, and the findings about lost ones by principal.
 
-    Lost is what the index does not name in its place. Whose it was is what the escrow log's leaf says, or else the
-    row of the statement; where both are gone nobody knows, and the finding is left out.
+    Lost is what the index does not name in its place, or gives to another than its owner. Whose it was is what the
+    escrow log's leaf says, or else the row of the statement; where both are gone nobody knows, and the finding is
+    left out.
     """
     records: list[tuple[str, str]] = []
     lost: dict[str, list[Finding]] = {}
@@ -118,9 +119,11 @@ async def by_finding(
         about = {(each.index, each.record): each for each in some}
         ids = [UUID(each.record) if each.record else None for each in some]
         for row in await tx.fetch(_SQL["by_leaf"], [each.index for each in some], ids):
-            if row["id"] is not None:
+            owner = _owner(row["leaf"]) or row["owner"]
+            # A row that gives the record to somebody else does not take the loss from its owner.
+            if row["id"] is not None and owner in (None, row["principal"]):
                 records.append((row["principal"], str(row["id"])))
-            elif (owner := _owner(row["leaf"]) or row["owner"]) is not None:
+            elif owner is not None:
                 finding = about[row["leaf_index"], str(row["record"]) if row["record"] else None]
                 lost.setdefault(owner, []).append(finding)
     return records, lost

@@ -1,16 +1,13 @@
 """Reading stored records back, one escrow statement in memory at a time, each verified before it counts."""
 
 from collections.abc import AsyncIterator, Iterable
-from typing import Final
 
 from strongroom.database import Transaction
 from strongroom.errors import ProofInvalid
 from strongroom.logs import get_logger
 from strongroom_recovery import store
 from strongroom_recovery.desk import Desk
-from strongroom_recovery.records import IndexEntry, StoredRecord, verify
-
-_HINT: Final = "compare the workers' clocks, and find out whether the escrow worker's database was set back"
+from strongroom_recovery.records import LATE_HINT, IndexEntry, StoredRecord, verify
 
 
 async def verified_records(
@@ -52,7 +49,10 @@ async def examined_records(
         if not statement.in_force:
             # The escrow worker was shown an old state of the recovery log, or one of two clocks is wrong.
             get_logger().error(
-                "escrow by a key that was not in force", message_id=statement_id, principal=principal, hint=_HINT
+                "escrow by a key that was not in force",
+                message_id=statement_id,
+                principal=principal,
+                hint=LATE_HINT,
             )
         for entry in wanted:
             try:

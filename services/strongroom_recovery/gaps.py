@@ -14,12 +14,11 @@ from pydantic import ValidationError
 from strongroom.audits import Counts, Coverage, Gap, GapState
 from strongroom.limits import COVERAGE_GAPS_MAX, INTEGER_MAX
 from strongroom.mandates import Expectation
-from strongroom_recovery.ledger import Ledger
+from strongroom_recovery.ledger import DAY_SECONDS, Ledger
 from strongroom_recovery.pages import Room
 from strongroom_recovery.proofs import Finding
 from strongroom_recovery.states import is_proven, replace_by
 
-DAY_SECONDS: Final = 86_400
 _RANGES_MAX: Final = 10_000
 
 Ranges: TypeAlias = list[tuple[int, int]]
@@ -119,7 +118,7 @@ class Judge:
         if attested is not None and not attested.matches:
             return _gap(place, GapState.STALE, attested.time)
         case = self.ledger.disclosure(place.id)
-        if case is not None and not case.is_own and case.outcome is not None:
+        if case is not None and case.principal == place.principal and not case.is_own and case.outcome is not None:
             due = replace_by(case, self.replace_days)
             if due is not None and due < self.now:
                 return _gap(place, GapState.OVERDUE, due)
@@ -239,15 +238,16 @@ def _gap(place: Place, state: GapState, since: int | None, code: str | None = No
         return Gap(name=None, record=None, **members)
 
 
-def replaced(ledger: Ledger, places: Mapping[str, Place], newer: Iterable[tuple[str, str, str, int]]) -> set[str]:
+def replaced(ledger: Ledger, owners: Mapping[str, str], newer: Iterable[tuple[str, str, str, int]]) -> set[str]:
     """Return the ids of those of these records whose place a proven record of the same principal takes.
 
-    Arguments: `places` by id; `newer`, what is said to take whose place, as `coverage_store.superseding` gives it.
+    Arguments: `owners`, the principal of each by id; `newer`, what is said to take whose place, as
+    `coverage_store.superseding` gives it.
     """
     return {
         id_
         for id_, by, principal, leaf_index in newer
-        if id_ != by and principal == places[id_].principal and is_proven(ledger, by, leaf_index)
+        if id_ != by and principal == owners[id_] and is_proven(ledger, by, leaf_index)
     }
 
 

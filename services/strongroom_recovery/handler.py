@@ -218,7 +218,8 @@ def check_listing(asked: ListingRequest, roster: Roster, now: int) -> None:
     """
     if asked.requester_kind is Capacity.OFFICER:
         check_officers_question(asked, roster, {Role.AUDIT, Role.RECOVER}, now)
-    elif asked.principal != asked.requester:
+        return
+    if asked.principal != asked.requester:
         raise Denied(f"principal: {asked.requester} may ask for its own records only, not for {asked.principal}'s")
     _check_short_life(asked, now)
 
@@ -235,10 +236,10 @@ def check_docket(asked: DocketRequest, now: int) -> None:
 
 
 def check_officers_question(asked: Asking, roster: Roster, roles: AbstractSet[Role], now: int) -> None:
-    """Decide whether a question that only officers with one of these roles may ask is to be answered (SPEC 5.14).
+    """Decide whether a question that only officers with one of these roles may ask is to be answered.
 
-    Its signature was verified. Raises Denied for a principal, OfficerUnknown without any of the roles, Expired,
-    LimitExceeded for too long a life.
+    Its signature was verified (SPEC 5.4, 5.14, 5.15). Raises Denied for a principal, OfficerUnknown without any of
+    the roles, Expired, LimitExceeded for too long a life.
     """
     if asked.requester_kind is not Capacity.OFFICER:
         raise Denied("requester_kind: only officers may ask this")

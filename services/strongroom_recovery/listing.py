@@ -92,7 +92,11 @@ async def _replaced(desk: Desk, tx: Transaction, principal: str, stored: Sequenc
     found: set[str] = set()
     entries = await store.records_superseding(tx, principal, list(wanted))
     async for _, newer in examined_records(desk, tx, principal, entries):
-        if isinstance(newer, StoredRecord) and is_proven(desk.ledger, newer.record.id, newer.log_index):
+        if (
+            isinstance(newer, StoredRecord)
+            and newer.in_force
+            and is_proven(desk.ledger, newer.record.id, newer.log_index)
+        ):
             found |= wanted & set(newer.record.supersedes)
     return found
 

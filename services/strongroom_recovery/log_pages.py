@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from strongroom.audits import LogEntry, LogPage, LogPageRequest, LogText
-from strongroom.crypto.notes import parse_checkpoint
-from strongroom.crypto.tlog import Node
+from strongroom.crypto.notes import verify_checkpoint
+from strongroom.crypto.tlog import HASH_BYTES, Node
 from strongroom.database import Transaction
-from strongroom.errors import CheckpointInvalid, PermanentError
+from strongroom.errors import CheckpointInvalid, PermanentError, ProofInvalid
 from strongroom.limits import ENVELOPE_BYTES_MAX, LOG_PAGE_LEAVES_MAX, RECORDS_MAX
 from strongroom.mandates import Role
 from strongroom.schema import load_queries
@@ -17,6 +17,8 @@ from strongroom_recovery.desk import Answer, Desk, Hints
 from strongroom_recovery.handler import Submission, check_officers_question
 
 REPLY_ROOM_BYTES: Final = 1_572_864  # with a roster and the rest it stays below the broker's 2 MiB a message
+
+_CHECKPOINTS_TRIED_MAX: Final = 64  # false rows that somebody put before the true ones
 
 _SQL: Final = load_queries("pages")
 
@@ -98,11 +100,19 @@ async def _checkpoint(desk: Desk, tx: Transaction, log: LogText) -> tuple[str | 
     if log == "recovery":
         published = await desk.writer.published()
         return (published.note, published.size) if published.size else (None, 0)
-    note = await tx.fetch_value(_SQL["escrow_published"])
+    key = desk.registry.roster.body.logs.escrow
     try:
-        return note, parse_checkpoint(note)[0].size if note else 0
-    except CheckpointInvalid:
-        return None, 0
+        head = await desk.escrow_log.head(tx)
+    except ProofInvalid:
+        return None, 0  # nothing was ever escrowed
+    for row in await tx.fetch(_SQL["escrow_published"], head.size, _CHECKPOINTS_TRIED_MAX):
+        try:
+            checkpoint = verify_checkpoint(row["note"], key.origin, key.public_key)
+        except CheckpointInvalid:
+            continue
+        if checkpoint.size == row["size"]:
+            return row["note"], checkpoint.size
+    return None, 0
 
 
 async def _read(tx: Transaction, log: LogText, first: int, end: int) -> _Rows:
@@ -116,7 +126,7 @@ async def _read(tx: Transaction, log: LogText, first: int, end: int) -> _Rows:
     releases = await tx.fetch(_SQL["releases"], first, end) if log == "recovery" else []
     return _Rows(
         leaves={row["index"]: row["leaf"] for row in leaves},
-        nodes={Node(row["level"], row["index"]): row["hash"] for row in nodes},
+        nodes={Node(row["level"], row["index"]): row["hash"] for row in nodes if len(row["hash"]) == HASH_BYTES},
         statements=await _statements(tx, log, first, end),
         ids={row["leaf_index"]: [str(id_) for id_ in row["ids"]] for row in rows},
         releases=frozenset(row["leaf_index"] for row in releases),

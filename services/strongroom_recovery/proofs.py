@@ -60,7 +60,7 @@ class Proofs:
             (self._time, entry.time),
         ):
             column.insert(place, value)
-        for old in [each for each in self._findings if first <= each < end]:
+        for old in self._found_within(first, end):
             del self._findings[old]
         for each in entry.unprovable:
             finding = Finding(each.index, each.record, each.code, entry.time, index)
@@ -104,7 +104,12 @@ class Proofs:
 
     def findings_within(self, first: int, end: int) -> list[Finding]:
         """Return what was unprovable at the newest looks at the leaves from `first` up to `end`."""
-        return [each for index, found in self._findings.items() if first <= index < end for each in found.values()]
+        return [each for index in self._found_within(first, end) for each in self._findings[index].values()]
+
+    def _found_within(self, first: int, end: int) -> list[int]:
+        if end - first < len(self._findings):
+            return [index for index in range(first, end) if index in self._findings]
+        return [index for index in self._findings if first <= index < end]
 
     def looks(self) -> Iterator[Look]:
         """Give the newest looks in order of place."""

@@ -6,6 +6,7 @@ spoke for its principal, and named by a leaf of the escrow log under a checkpoin
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from strongroom.crypto.notes import Checkpoint
 from strongroom.crypto.tlog import Node, inclusion_nodes, inclusion_proof, leaf_hash, verify_inclusion
@@ -16,6 +17,9 @@ from strongroom.messages import Escrow, Record
 from strongroom.registry import Registry
 from strongroom.roster import check_authority
 from strongroom.statements import parse_envelope
+
+LATE_HINT: Final = "compare the workers' clocks, and find out whether the escrow worker's database was set back"
+"""What to do about a statement whose key was not in force when it was stored (SPEC 2.10)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,13 @@
 """Releases: open a stored blob in its place, and seal the key to the requester's one-time key. Pure.
 
-Key material exists inside `_reseal` and nowhere else. Its errors are made anew outside, because a traceback
-keeps the local variables of the function it passed through alive.
+Key material exists inside `_reseal`, or inside whoever calls `opened`, and nowhere else. Errors are made anew
+outside, because a traceback keeps the local variables of the function it passed through alive.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from strongroom.blobs import BlobContext, ReleaseContext, check_fingerprint, open_material, reseal
+from strongroom.blobs import BlobContext, OpenedMaterial, ReleaseContext, check_fingerprint, open_material, reseal
 from strongroom.crypto.keyring import Keyring
 from strongroom.crypto.sealing import kid
 from strongroom.errors import BlobInvalid, FingerprintMismatch, KeyUnknown, PermanentError
@@ -62,10 +62,18 @@ def _released(stored: StoredRecord, request: Request, digest: bytes, keyring: Ke
 
 
 def _reseal(stored: StoredRecord, request: Request, digest: bytes, keyring: Keyring) -> bytes:
-    authority, principal, record = stored.authority, stored.principal, stored.record
-    place = BlobContext(authority, principal, record.id, record.kid, record.suite)
-    opened = open_material(record.blob, place, keyring.opener(record.kid))
-    check_fingerprint(opened, authority, principal, record.id, record.fingerprint)
     recipient = kid(request.recipient_suite, request.recipient_key)
-    target = ReleaseContext(authority, digest, principal, record.id, recipient)
-    return reseal(opened, target, request.recipient_suite, request.recipient_key)
+    target = ReleaseContext(stored.authority, digest, stored.principal, stored.record.id, recipient)
+    key = opened(stored.authority, stored.principal, stored.record, keyring)
+    return reseal(key, target, request.recipient_suite, request.recipient_key)
+
+
+def opened(authority: str, principal: str, record: Record, keyring: Keyring) -> OpenedMaterial:
+    """Open a record's blob in its place (SPEC 3.4); it holds the key that the record's fingerprint was made of.
+
+    Raises BlobInvalid, FingerprintMismatch, KeyUnknown, or what a key device raises when it does not answer.
+    """
+    place = BlobContext(authority, principal, record.id, record.kid, record.suite)
+    found = open_material(record.blob, place, keyring.opener(record.kid))
+    check_fingerprint(found, authority, principal, record.id, record.fingerprint)
+    return found

@@ -32,7 +32,7 @@ from strongroom.statements import Statement, parse_envelope
 from strongroom_recovery import policy, release, store
 from strongroom_recovery.cases import approvals_of, denial_of
 from strongroom_recovery.desk import Answer, Desk, Event, Hints
-from strongroom_recovery.evidence import verified_records
+from strongroom_recovery.evidence import examined_records, verified_records
 from strongroom_recovery.handler import Submission, refusal_again
 from strongroom_recovery.ledger import Case
 from strongroom_recovery.records import IndexEntry, StoredRecord
@@ -273,12 +273,11 @@ async def _select(
 
     Arguments: `granted` are the ids of a release that was lost: these are given again, and nothing newer.
     """
-    found = [stored async for _, stored in verified_records(desk, tx, request.principal, entries)]
     if request.name is None:
+        records = [stored async for _, stored in verified_records(desk, tx, request.principal, entries)]
         places = {id_: place for place, id_ in enumerate(request.records or [])}
-        return sorted(found, key=lambda stored: places[stored.record.id]), []
-    # Which one is the newest is decided by what was signed, not by the order of rows.
-    found.sort(key=lambda stored: stored.rank, reverse=True)
+        return sorted(records, key=lambda stored: places[stored.record.id]), []
+    found = await _of_name(desk, tx, request, entries)
     if len(found) == HISTORY_RECORDS_MAX and not found[0].in_force:
         # One by a key that was in force may be among those that were not read, and would come first (SPEC 2.10).
         raise ProofInvalid(
@@ -294,6 +293,30 @@ async def _select(
         for stored in found
     ]
     return found[:1], history
+
+
+async def _of_name(desk: Desk, tx: Transaction, request: Request, entries: list[IndexEntry]) -> list[StoredRecord]:
+    """Return the verified records of a name, the newest first, without older ones that are damaged.
+
+    Raises ProofInvalid where a damaged one may be the newest: an older key is not given in its place.
+    """
+    found: list[StoredRecord] = []
+    damaged: list[tuple[IndexEntry, ProofInvalid]] = []
+    async for entry, each in examined_records(desk, tx, request.principal, entries):
+        if isinstance(each, StoredRecord):
+            found.append(each)
+        else:
+            damaged.append((entry, each))
+    # Which one is the newest is decided by what was signed, not by the order of rows.
+    found.sort(key=lambda stored: stored.rank, reverse=True)
+    for entry, error in damaged:
+        if not found or (entry.issued_at, entry.id) > (found[0].issued_at, found[0].record.id):
+            raise ProofInvalid(
+                f"record {entry.id}: {error.message}",
+                hint="`strongroom records` lists the others: ask for one of them by its id, `recover --record ID`",
+            )
+        get_logger().error("record is not what was accepted", record=entry.id, reason=error.message)
+    return found
 
 
 # ---- a request that was answered before --------------------------------------------------------------------

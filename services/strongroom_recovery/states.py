@@ -1,13 +1,10 @@
 """What has become of a record (SPEC 5.13): from the log, and from what its statement says now. Pure."""
 
 from dataclasses import dataclass
-from typing import Final
 
 from strongroom.messages import RecordState
-from strongroom_recovery.ledger import Case, Ledger
+from strongroom_recovery.ledger import DAY_SECONDS, Case, Ledger
 from strongroom_recovery.records import StoredRecord
-
-_DAY_SECONDS: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +29,8 @@ def standing(stored: StoredRecord, ledger: Ledger, *, is_replaced: bool, replace
     look, finding = ledger.proofs.look(index), ledger.proofs.finding(index, id_)
     attested = ledger.attested(stored.principal, id_)
     disclosed = ledger.disclosure(id_)
+    if disclosed is not None and disclosed.principal != stored.principal:
+        disclosed = None  # ids can be taken by others once the rows of their owner are gone
     is_others = disclosed is not None and not disclosed.is_own
     if is_replaced:
         state = RecordState.REPLACED
@@ -58,7 +57,7 @@ def replace_by(disclosed: Case | None, replace_days: int) -> int | None:
     """Return until when a key is to be replaced that somebody was given by this request, in seconds."""
     if disclosed is None or disclosed.outcome is None:
         return None
-    return disclosed.outcome.time + replace_days * _DAY_SECONDS
+    return disclosed.outcome.time + replace_days * DAY_SECONDS
 
 
 def is_proven(ledger: Ledger, record_id: str, log_index: int) -> bool:

@@ -12,6 +12,8 @@ from strongroom.messages import Asking, RosterVersion
 
 _Count = Annotated[int, Field(ge=0, le=limits.INTEGER_MAX)]
 LogText = Literal["escrow", "recovery"]
+# Whatever a database may hold in place of a record id: no row may keep an auditor from the page that it is on.
+_RowId = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 
 
 def _hash(value: bytes) -> bytes:
@@ -71,7 +73,8 @@ class Counts(Part):
     """Figures of the principals of one page.
 
     principals: enrolled. silent: of these, not heard of for long. missing: keys that should be there. The others
-    count records: the newest of every name, and older ones that are unprovable or disclosed and not replaced.
+    count records: the newest of every name, and older ones with a shortfall; none that falls
+    short and is replaced.
     """
 
     principals: _Count
@@ -124,16 +127,16 @@ class LogEntry(Part):
     """What the database holds at one place of a log.
 
     leaf: null when it is missing. nodes: the stored hashes of the complete subtrees that end with this leaf, from
-    level 0 up, null for a missing one. statement: whether the statement is attached to the reply; false when the
-    database has none, or none that can be read. rows: of an escrow statement, the record ids in the database's
-    index. has_release: of the recovery log, whether the database holds a release for this place.
+    level 0 up, null for one that is missing or no hash. statement: whether the statement is attached to the reply;
+    false when the database has none, or none that can be read. rows: of an escrow statement, the record ids in the
+    database's index. has_release: of the recovery log, whether the database holds a release for this place.
     """
 
     index: LeafIndex
     leaf: Bytes | None
     nodes: Annotated[list[Hash | None], Field(min_length=1, max_length=63)]
     statement: bool
-    rows: Annotated[list[Id], Field(max_length=2 * limits.RECORDS_MAX)]
+    rows: Annotated[list[_RowId], Field(max_length=2 * limits.RECORDS_MAX)]
     has_release: bool
 
 

@@ -75,6 +75,8 @@ class Escrow(Body):
     def _distinct(self) -> Self:
         if len({record.id for record in self.records}) != len(self.records):
             raise ValueError("records: two have the same id")
+        if any(record.id in record.supersedes for record in self.records):
+            raise ValueError("records: one supersedes itself")
         return self
 
 

@@ -213,6 +213,30 @@ async def test_what_the_index_does_not_name_any_more_stays_a_gap(place: Place) -
     assert figures(page) == {"missing": 3, "unprovable": 3}
 
 
+async def test_a_damaged_key_stays_its_owners_gap_whoever_the_index_gives_it_to(place: Place) -> None:
+    """One UPDATE that moves the row to nobody does not take the loss out of the figures."""
+    _, second = await keys(place, "a", "b")
+    await edit(place, "UPDATE records SET principal = 'nobody' WHERE leaf_index = 1")
+    await prove(place, fault(1, second.id, "proof_invalid"))
+    async with place.worker():
+        page = await page_of(place)
+    assert ("unprovable", None, second.id) in listed(page)
+
+
+async def test_a_record_without_a_row_is_no_gap_once_it_is_replaced(place: Place) -> None:
+    """What was lost from the index is made good by a proven record that supersedes it."""
+    [first] = await keys(place, "a")
+    await edit(place, "DELETE FROM records")
+    await prove(place, fault(0, first.id, "not_found"))
+    await place.escrow(make.escrow(records=[make.record(name="a", supersedes=[first.id])]))
+    async with place.worker():
+        before = listed(await page_of(place))
+        await prove(place, fault(0, first.id, "not_found"))
+        after = listed(await page_of(place))
+    assert ("unprovable", None, first.id) in before
+    assert [each for each in after if each[0] == "unprovable"] == []
+
+
 async def test_a_statement_that_nobody_can_attribute_is_nobodys_gap(place: Place) -> None:
     """Leaf, statement and row are gone: `log verify` names the place, coverage counts principals."""
     await keys(place, "a", "b")
@@ -504,8 +528,12 @@ async def test_a_row_that_somebody_moved_to_another_leaf_does_not_prove_its_reco
         assert figures(await page_of(place))["proven"] == 2
         await prove(place, fault(1, record.id, "proof_invalid"))
         page = await page_of(place)
-    assert listed(page) == [("unprovable", "disk/root", record.id)]
-    assert figures(page) == {"missing": 1, "proven": 1, "unprovable": 1}
+    # It is named for whom the row gives it to, and for whom the place in the log belongs to.
+    assert [(each.principal, each.name) for each in page.gaps if each.state is GapState.UNPROVABLE] == [
+        (make.PRINCIPAL, "disk/root"),
+        (OTHER, None),
+    ]
+    assert figures(page) == {"missing": 1, "proven": 1, "unprovable": 2}
 
 
 @pytest.mark.usefixtures("_findings")

@@ -38,8 +38,12 @@ from strongroom.errors import (
 )
 from strongroom.fields import parse_body
 from strongroom.messages import Escrow
+from strongroom_recovery.drill import restored as restoring
+from strongroom_recovery.drill.postgres_programs import Programs, ServerAccount, ended
+from strongroom_recovery.drill.postgres_programs import started as program_started
 from strongroom_recovery.drill.report import Report
 from strongroom_recovery.drill.sample import Means, drill
+from strongroom_recovery.drill.temporary_server import TemporaryServer, temporary_folder
 
 STATEMENTS = BEFORE * len(HOSTS)
 RECORDS = STATEMENTS * KEYS
@@ -240,6 +244,54 @@ def test_a_dump_runs_no_program(backups: Backups, run: Drill, work: Path, tmp_pa
     assert "psql failed" in run("--dump", planted, code=1)["message"]
 
 
+# ---- the account of the server -----------------------------------------------------------------------------
+
+OWN = {"data", "socket"}
+ALL = OWN | {"hba.conf", "ident.conf", "server.log"}
+
+
+def owned_by(account: ServerAccount | None, folder: Path) -> set[str]:
+    """Return the names in a folder that an account owns, or the caller."""
+    uid = account.uid if account else os.geteuid()
+    return {each.name for each in folder.iterdir() if each.lstat().st_uid == uid}
+
+
+async def test_the_servers_account_owns_its_data_and_its_socket_alone(work: Path) -> None:
+    """Run as root, the account can plant no link where root writes, nor change what is there."""
+    account = ServerAccount.find(None)
+    async with temporary_folder(work, account, keep=False) as folder:
+        server = TemporaryServer(Programs.find(None), account, folder)
+        await server.initdb()
+        async with server.running():
+            assert owned_by(None, folder) | owned_by(account, folder) == ALL
+            assert owned_by(account, folder) == (OWN if account else ALL)
+            assert folder.stat().st_uid == os.geteuid()
+            for command in ("ln -s cron planted", "rm -f server.log", "mv hba.conf mine", "echo >>ident.conf"):
+                code, _ = await ended(await program_started("sh", "-c", command, account=account, folder=folder))
+                assert bool(code) is (account is not None)
+
+
+async def test_a_copied_cluster_is_looked_at_again(
+    backups: Backups, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was put into the backup after it was checked is refused before the server's account gets the copy."""
+    cluster = work / "cluster"
+    shutil.copytree(backups.cluster, cluster)
+    given: list[Path] = []
+    monkeypatch.setattr(restoring, "_give", lambda path, _: given.append(path))
+
+    def say(what: str) -> None:
+        if what.startswith("Copying"):
+            os.mkfifo(cluster / "base" / "pipe")
+
+    place = restoring.Place(work)
+    with pytest.raises(ConfigurationInvalid, match="base/pipe: is a device, a pipe or a socket"):
+        async with restoring.restored(restoring.Cluster(cluster), place, say):
+            pass
+    shutil.rmtree(cluster)
+    assert given == []
+
+
 # ---- keys --------------------------------------------------------------------------------------------------
 
 
@@ -307,7 +359,7 @@ async def started(run: Drill, work: Path, backups: Backups) -> asyncio.subproces
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    await until(lambda: any(work.glob("*/.s.PGSQL.*")), "the server is started")
+    await until(lambda: any(work.glob("*/socket/.s.PGSQL.*")), "the server is started")
     process.send_signal(signal.SIGSTOP)
     return process
 

@@ -17,7 +17,7 @@ from strongroom.audits import LogEntry, LogPage
 from strongroom.crypto import tlog
 from strongroom.crypto.notes import verify_checkpoint
 from strongroom.fields import Capacity, new_id, parse_body
-from strongroom.leaves import AttestationLeaf, ProofLeaf, Unprovable, parse_leaf
+from strongroom.leaves import AttestationLeaf, EscrowLeaf, ProofLeaf, Unprovable, parse_leaf
 from strongroom.limits import LOG_PAGE_LEAVES_MAX
 from strongroom.mandates import Policy
 from strongroom.messages import Attestation, AttestedRecord, Escrow, ListedRecord, Listing, RecordState
@@ -48,8 +48,10 @@ def attestation(*records: tuple[str, bool], principal: str = make.PRINCIPAL, **c
     return make.signed(Attestation(**(members | changes)), make.signing_key(key))
 
 
-async def listing(place: Place, principal: str = make.PRINCIPAL) -> tuple[Listing, Reply]:
-    reply = await place.ask(ask.listing_request(principal).envelope())
+async def listing(
+    place: Place, principal: str = make.PRINCIPAL, *, key: str | None = None
+) -> tuple[Listing, Reply]:
+    reply = await place.ask(ask.listing_request(principal, key=key).envelope())
     return place.signed(reply, Listing), reply
 
 
@@ -197,6 +199,33 @@ async def test_a_false_index_row_does_not_replace_a_record(place: Place) -> None
     assert {each.state for each in listed.records} == {RecordState.PROVEN}
 
 
+async def test_a_key_that_was_not_in_force_replaces_nothing(place: Place) -> None:
+    """Whoever goes on by a former key does not talk a record out of being unprovable (SPEC 2.10)."""
+    old = make.record(name="disk")
+    await place.escrow(make.escrow(records=[old]))
+    async with place.worker():
+        again = make.enrolment(
+            make.invitation(officers=("officer-a", "officer-b"), replaces=True), key="a newer key of the host"
+        )
+        await place.enrol(again)
+        late = make.escrow(records=[make.record(name="disk", supersedes=[old.id])])
+        await place.escrow(late, leaves=[_leaf_at(late, make.NOW + 3_600)])
+        await place.append(await proof(place, count=2))
+        listed, _ = await listing(place, key="a newer key of the host")
+    assert {each.id: each.state for each in listed.records}[old.id] is RecordState.PROVEN
+
+
+def _leaf_at(statement: Statement, time: int) -> bytes:
+    body = parse_body(statement, Escrow)
+    return EscrowLeaf(
+        time=time,
+        id=body.id,
+        digest=statement.digest.hex(),
+        principal=body.principal,
+        key=statement.signatures[0].key_id,
+    ).to_bytes()
+
+
 async def test_a_key_that_an_officer_was_given_is_disclosed_until_it_is_replaced(place: Place) -> None:
     """The listing gives the day by which it is to be replaced."""
     old = make.record(name="disk")
@@ -295,6 +324,22 @@ async def test_what_is_missing_in_the_database_is_shown_as_missing(place: Place)
     assert len(reply.attached) == 4
 
 
+async def test_what_nobody_could_have_written_stops_no_page(place: Place) -> None:
+    """A row whose id is no UUIDv7 is shown; a node that is no hash is as good as missing."""
+    await place.escrow(make.escrow(records=[make.record()]))
+    await place.publish()
+    odd = "11111111-1111-4111-8111-111111111111"
+    await as_superuser(
+        place.databases,
+        f"""UPDATE records SET id = '{odd}';
+        ALTER TABLE escrow_nodes DROP CONSTRAINT escrow_nodes_hash_check;
+        UPDATE escrow_nodes SET hash = 'short';""",  # noqa: S608
+    )
+    async with place.worker():
+        shown, _ = await page(place)
+    assert [(each.rows, each.nodes) for each in shown.entries] == [([odd], [None])]
+
+
 async def test_pages_end_where_statements_no_longer_fit_and_none_is_left_out(place: Place) -> None:
     """Large statements make short pages; asking from the next index on gives the rest, each once."""
     big = [
@@ -323,6 +368,20 @@ async def test_a_page_holds_as_many_leaves_as_a_tile(place: Place) -> None:
         shown, _ = await page(place)
         rest, _ = await page(place, first=len(shown.entries))
     assert [each.index for each in shown.entries + rest.entries] == list(range(LOG_PAGE_LEAVES_MAX + 3))
+
+
+async def test_false_checkpoints_do_not_hide_the_true_one(place: Place) -> None:
+    """Rows of absurd sizes, garbage and old notes under other sizes are passed over."""
+    await place.escrow(make.escrow())
+    old = await place.publish()
+    await place.escrow(make.escrow(), make.escrow())
+    note = await place.publish()
+    for size, false in ((2**62, old), (2, old)):
+        await ask_superuser(place.databases, "INSERT INTO escrow_published VALUES ($1, $2)", size, false)
+    async with place.worker():
+        shown, _ = await page(place)
+    assert shown.checkpoint == note.encode()
+    assert [each.index for each in shown.entries] == [0, 1, 2]
 
 
 async def test_without_a_checkpoint_proper_no_leaf_is_shown(place: Place) -> None:
@@ -357,3 +416,28 @@ def test_an_entry_says_in_base64_what_the_database_holds() -> None:
     """Bytes that are no text come through unchanged."""
     entry = LogEntry(index=0, leaf=b"\xff", nodes=[None], statement=False, rows=[], has_release=False)
     assert entry.model_dump(mode="json")["leaf"] == b64encode(b"\xff").decode()
+
+
+# ---- recovery beside damage ----
+
+
+@pytest.mark.parametrize("damaged", ["older", "newest"])
+async def test_a_name_gives_its_newest_key_although_an_older_one_is_damaged(place: Place, damaged: str) -> None:
+    """An older record that is lost stands in nobody's way; in the newest one's place no older key is given."""
+    records = {name: make.record(name="disk", material=name.encode()) for name in ("older", "newest")}
+    await place.escrow(
+        make.escrow(records=[records["older"]]), make.escrow(records=[records["newest"]], issued_at=make.NOW + 1)
+    )
+    await ask_superuser(
+        place.databases,
+        "UPDATE escrow_statements SET envelope = 'garbage' WHERE leaf_index = $1",
+        list(records).index(damaged),
+    )
+    request = ask.request(name="disk")
+    async with place.worker():
+        if damaged == "newest":
+            assert (await place.refusal(request)).code == "proof_invalid"
+            return
+        release = await place.release(request)
+    assert [each.id for each in release.records] == [records["newest"].id]
+    assert [each.id for each in release.history] == [records["newest"].id]

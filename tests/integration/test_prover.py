@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import FreshDatabase
 from tests.support import authority as make
-from tests.support.attacker import ask_superuser
+from tests.support.attacker import as_superuser, ask_superuser
 from tests.support.proving import OTHER, Proven, named, proven_place
 from tests.support.waiting import until
 
@@ -27,6 +27,20 @@ from strongroom_recovery.prover.proving import Looked, Stretch
 from strongroom_recovery.prover.worker import Prover
 
 ALL = (0, 1, 2, 3)
+# As if the page with the statement of leaf 1 were damaged: whoever reads it gets the server's error.
+UNREADABLE = """
+ALTER TABLE escrow_statements RENAME TO kept;
+CREATE FUNCTION read_page(index bigint, envelope bytea) RETURNS bytea LANGUAGE plpgsql AS $$
+BEGIN
+    IF index = 1 THEN
+        RAISE EXCEPTION 'invalid page in block 3' USING ERRCODE = 'data_corrupted';
+    END IF;
+    RETURN envelope;
+END $$;
+CREATE VIEW escrow_statements AS
+SELECT id, digest, principal, leaf_index, stored_at, read_page(leaf_index, envelope) AS envelope FROM kept;
+GRANT SELECT ON escrow_statements TO strongroom_recovery;
+"""
 
 
 @pytest.fixture
@@ -248,6 +262,16 @@ async def test_damage_is_found_long_before_the_proof_is_old_and_so_is_its_repair
     assert (damaged.first, damaged.count) == (proven.first, proven.count)
     assert named([damaged]) == {(0, record.id, "not_found")}
     assert (repaired.records, repaired.unprovable) == (3, [])
+
+
+async def test_a_page_that_the_database_cannot_read_spoils_its_own_statement_alone(at: Proven) -> None:
+    """An error of the server while it reads one row neither ends the prover nor hides the keys beside it."""
+    await at.keys(1, 1, 1)
+    await as_superuser(at.databases, UNREADABLE)
+    proofs = await at.look()
+    assert named(proofs) == {(1, None, "proof_invalid")}
+    assert covered(proofs) == [0, 1, 2]
+    assert sum(leaf.records for leaf in proofs) == 2
 
 
 async def test_a_statement_that_was_signed_again_by_another_key_is_unprovable(at: Proven) -> None:

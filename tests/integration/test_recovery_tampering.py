@@ -261,6 +261,18 @@ async def test_an_edited_row_spoils_its_own_record_in_a_listing_and_no_other(pla
     assert [each.id for each in listing.records] == [untouched]
 
 
+async def test_a_row_whose_id_nobody_could_have_signed_keeps_no_listing_back(place: Place) -> None:
+    """It is of no record: the listing has the others, and the prover finds it."""
+    _, record, statement = one_record()
+    _, untouched, other = one_record()
+    await place.escrow(statement, other)
+    odd = UUID("11111111-1111-4111-8111-111111111111")
+    await ask_superuser(place.databases, "UPDATE records SET id = $2 WHERE id = $1", UUID(record), odd)
+    async with place.worker():
+        listing = place.signed(await place.ask(ask.listing_request().envelope()), Listing)
+    assert ([each.id for each in listing.records], listing.unreadable) == ([untouched], [])
+
+
 ANSWER_EDITS = {
     "another's release": """UPDATE releases SET envelope =
         (SELECT envelope FROM releases WHERE request_id = '{other}') WHERE request_id = '{mine}'""",

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.tile_builder import TileBuilder
+
 from strongroom.audits import LogEntry, LogPage, LogPageRequest
 from strongroom.crypto import notes
 from strongroom.crypto.signing import SigningKey
@@ -34,7 +36,7 @@ from strongroom.messages import Attestation, Escrow, Request
 from strongroom.replies import Reply, rejection
 from strongroom.statements import Statement, canonical_json, parse_envelope
 from strongroom.testing import FakeTrust
-from strongroom.tiles import TileBuilder, entries_path
+from strongroom.tiles import entries_path
 
 NOW = 1_800_000_000
 DAY = 86_400

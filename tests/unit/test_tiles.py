@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.c2sp import verify_export
+from tests.support.tile_builder import HashTiles, TileBuilder, TileFile, edge_files, edge_tiles
 
 from strongroom import tiles
 from strongroom.crypto import notes, tlog
@@ -18,9 +19,8 @@ from strongroom.crypto.cosignatures import cosign, vkey
 from strongroom.crypto.notes import Checkpoint
 from strongroom.crypto.secret import Secret
 from strongroom.crypto.signing import SigningKey
-from strongroom.crypto.tlog import Frontier, Node
-from strongroom.errors import LimitExceeded, ProofInvalid, StateCorrupt
-from strongroom.tiles import HashTiles, Tile, TileBuilder, TileFile
+from strongroom.errors import LimitExceeded, ProofInvalid
+from strongroom.tiles import Tile, tiles_of
 
 UNTIMED = settings(deadline=None)  # a busy machine is no failure
 
@@ -61,7 +61,7 @@ def naive_tile(level: int, index: int, width: int) -> bytes:
 def naive_files(size: int) -> dict[str, bytes]:
     """Return every file of an export of this size, but the checkpoint."""
     files: dict[str, bytes] = {}
-    for level, index, width in tiles.tiles_of(0, size):
+    for level, index, width in tiles_of(0, size):
         files[tiles.tile_path(level, index, width)] = naive_tile(level, index, width)
         if level == 0:
             files[tiles.entries_path(index, width)] = b"".join(
@@ -107,10 +107,6 @@ def test_a_tile_that_cannot_be_has_no_path(level: int, index: int, width: int) -
     """Levels are 0 to 63, indexes 0 and up, widths 1 to 256."""
     with pytest.raises(ProofInvalid, match="no tile"):
         tiles.tile_path(level, index, width)
-    with pytest.raises(ProofInvalid, match="no tile"):
-        tiles.tile_nodes(level, index, width)
-    with pytest.raises(ProofInvalid, match="no tile"):
-        tiles.tile_hashes(level, index, width, {})
     if 0 <= level <= 63:
         with pytest.raises(ProofInvalid, match="no tile"):
             tiles.entries_path(index, width)
@@ -125,9 +121,9 @@ def test_the_tiles_of_the_specifications_example() -> None:
         Tile(1, 1, 17),
         Tile(2, 0, 1),
     ]
-    assert list(tiles.tiles_of(0, 70_000)) == expected
-    assert list(tiles.tiles_of(0, 256)) == [Tile(0, 0), Tile(1, 0, 1)]
-    assert tiles.edge_tiles(70_000) == [Tile(0, 273, 112), Tile(1, 1, 17), Tile(2, 0, 1)]
+    assert list(tiles_of(0, 70_000)) == expected
+    assert list(tiles_of(0, 256)) == [Tile(0, 0), Tile(1, 0, 1)]
+    assert edge_tiles(70_000) == [Tile(0, 273, 112), Tile(1, 1, 17), Tile(2, 0, 1)]
 
 
 @UNTIMED
@@ -139,61 +135,41 @@ def test_the_tiles_of_a_tree_are_those_of_the_formula(size: int) -> None:
         full, rest = divmod(size // 256**level, 256)
         expected += [Tile(level, index) for index in range(full)] + [Tile(level, full, rest)] * bool(rest)
         level += 1
-    assert list(tiles.tiles_of(0, size)) == expected
-    assert tiles.edge_tiles(size) == [tile for tile in expected if tile.width < 256]
+    assert list(tiles_of(0, size)) == expected
+    assert edge_tiles(size) == [tile for tile in expected if tile.width < 256]
     bundles = [tiles.entries_path(tile.index, tile.width) for tile in expected if tile.level == 0]
     paths = bundles + [tiles.tile_path(*tile) for tile in expected]
-    assert tiles.edge_files(size) == [path for path in paths if ".p/" in path]
+    assert edge_files(size) == [path for path in paths if ".p/" in path]
 
 
 @UNTIMED
 @given(old=large_sizes, new=large_sizes)
 def test_what_one_tree_has_and_another_has_not(old: int, new: int) -> None:
     """tiles_of names the difference, each tile once, whichever of the two is the larger."""
-    difference = list(tiles.tiles_of(old, new))
+    difference = list(tiles_of(old, new))
     assert len(difference) == len(set(difference))
-    assert set(difference) == set(tiles.tiles_of(0, new)) - set(tiles.tiles_of(0, old))
+    assert set(difference) == set(tiles_of(0, new)) - set(tiles_of(0, old))
 
 
 def test_the_largest_log_has_tiles() -> None:
     """2**63 - 1 leaves need eight levels of tiles."""
     edge = [Tile(level, 2 ** (55 - 8 * level) - 1, 255) for level in range(7)]
-    assert tiles.edge_tiles(tlog.LOG_SIZE_MAX) == [*edge, Tile(7, 0, 127)]
-    assert list(tiles.tiles_of(tlog.LOG_SIZE_MAX - 1, tlog.LOG_SIZE_MAX)) == [edge[0]]
+    assert edge_tiles(tlog.LOG_SIZE_MAX) == [*edge, Tile(7, 0, 127)]
+    assert list(tiles_of(tlog.LOG_SIZE_MAX - 1, tlog.LOG_SIZE_MAX)) == [edge[0]]
 
 
 @pytest.mark.parametrize("size", [-1, tlog.LOG_SIZE_MAX + 1])
 def test_an_impossible_size_has_no_tiles(size: int) -> None:
     """No log has fewer than no leaves, or more than the largest."""
-    for ask in (tiles.edge_tiles, tiles.edge_files):
+    for ask in (edge_tiles, edge_files):
         with pytest.raises(ProofInvalid, match="no log has"):
             ask(size)
     for sizes_ in ((size, 5), (5, size)):
         with pytest.raises(ProofInvalid, match="no log has"):
-            next(tiles.tiles_of(*sizes_))
+            next(tiles_of(*sizes_))
     for resume in (HashTiles.resume, TileBuilder.resume):
         with pytest.raises(ProofInvalid, match="no log has"):
             resume(size, {}, bytes(32))
-
-
-# ---- out of stored nodes --------------------------------------------------------------------------
-
-
-def test_stored_nodes_make_the_tiles() -> None:
-    """A tile is a slice of the stored nodes of every eighth level."""
-    _, nodes = tlog.append(Frontier.empty(), LEAVES[:1_000])
-    for tile in tiles.tiles_of(0, 1_000):
-        asked = {node: nodes[node] for node in tiles.tile_nodes(*tile)}
-        assert tiles.tile_hashes(*tile, asked) == naive_tile(*tile)
-    assert tiles.tile_nodes(1, 2, 2) == [Node(8, 512), Node(8, 513)]
-
-
-def test_a_tile_that_misses_a_node_is_corrupt_state() -> None:
-    """A node that storage should have and has not stops the process and is named."""
-    nodes = dict.fromkeys(tiles.tile_nodes(1, 2, 3), bytes(32))
-    del nodes[Node(8, 513)]
-    with pytest.raises(StateCorrupt, match="level=8, index=513"):
-        tiles.tile_hashes(1, 2, 3, nodes)
 
 
 # ---- entry bundles --------------------------------------------------------------------------------
@@ -271,7 +247,7 @@ def test_batches_do_not_matter(cuts: list[int]) -> None:
     builder, files = TileBuilder(), list[TileFile]()
     for begin, end in pairwise([0, *sorted(cuts), 3_000]):
         files += builder.add(LEAVES[begin:end])
-        assert dict(builder.edge()).keys() == set(tiles.edge_files(end))
+        assert dict(builder.edge()).keys() == set(edge_files(end))
     at_once = TileBuilder()
     assert sorted(files) == sorted(at_once.add(LEAVES[:3_000]))
     assert builder.edge() == at_once.edge()
@@ -283,7 +259,7 @@ def test_an_export_goes_on_from_its_partial_files(size: int, more: int) -> None:
     """Whoever has the partial files alone gives the same files from there on as whoever built it all."""
     whole = built(LEAVES[:size])
     edge = dict(whole.edge())
-    assert list(edge) == tiles.edge_files(size)
+    assert list(edge) == edge_files(size)
     resumed = TileBuilder.resume(size, edge, whole.root())
     hashes = HashTiles.resume(size, edge, whole.root())
     assert (resumed.size, resumed.root(), dict(resumed.edge())) == (size, whole.root(), edge)
@@ -303,7 +279,7 @@ def edge_of_resumed() -> tuple[dict[str, bytes], bytes]:
     return dict(builder.edge()), builder.root()
 
 
-@pytest.mark.parametrize("path", tiles.edge_files(RESUMED))
+@pytest.mark.parametrize("path", edge_files(RESUMED))
 def test_an_export_does_not_go_on_from_damaged_files(path: str) -> None:
     """A partial file that is missing, cut off, too long or altered in any byte is refused."""
     edge, root = edge_of_resumed()
@@ -361,12 +337,12 @@ def test_a_tree_does_not_grow_beyond_the_largest_log() -> None:
     with pytest.raises(ProofInvalid, match="no log has"):
         row.add(bytes(32), level=7)
     assert row.size == 127 * 256**7
-    edge = {tiles.tile_path(*tile): bytes(32 * tile.width) for tile in tiles.edge_tiles(tlog.LOG_SIZE_MAX)}
+    edge = {tiles.tile_path(*tile): bytes(32 * tile.width) for tile in edge_tiles(tlog.LOG_SIZE_MAX)}
     bundle = tiles.pack_entries([b"x"] * 255)
     edge[tiles.tile_path(0, 2**55 - 1, 255)] = tiles.hash_leaves([b"x"] * 255)
     edge[tiles.entries_path(2**55 - 1, 255)] = bundle
     root = b""
-    for tile in tiles.edge_tiles(tlog.LOG_SIZE_MAX):
+    for tile in edge_tiles(tlog.LOG_SIZE_MAX):
         root = tlog.subtree_root(edge[tiles.tile_path(*tile)] + root)
     full = TileBuilder.resume(tlog.LOG_SIZE_MAX, edge, root)
     with pytest.raises(ProofInvalid, match="no log has"):
@@ -515,7 +491,7 @@ def test_an_export_that_went_on_is_accepted(tmp_path: Path) -> None:
     """Outdated partial files may stay or go, after it went on from them; a false one is found."""
     export(tmp_path, 300)
     checkpoint = notes.verify_checkpoint((tmp_path / "checkpoint").read_text("utf-8"), ORIGIN, KEY.public_key)
-    files = {path: (tmp_path / path).read_bytes() for path in tiles.edge_files(300)}
+    files = {path: (tmp_path / path).read_bytes() for path in edge_files(300)}
     builder = TileBuilder.resume(checkpoint.size, files, checkpoint.root)
     write(tmp_path, builder.add(LEAVES[300:1_000]))
     write(tmp_path, builder.edge())
@@ -524,7 +500,7 @@ def test_an_export_that_went_on_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "tile/entries/001.p/44").write_bytes(b"\x00\x00" * 44)
     with pytest.raises(ValueError, match=r"tile/entries/001\.p/44: is not what the log holds"):
         verify_export(tmp_path, VKEY)
-    outdated = list(tiles.tiles_of(1_000, 300))
+    outdated = list(tiles_of(1_000, 300))
     assert outdated == [Tile(0, 1, 44), Tile(1, 0, 1)]
     for tile in outdated:
         (tmp_path / tiles.tile_path(*tile)).unlink()

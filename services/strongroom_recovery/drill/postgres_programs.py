@@ -5,6 +5,7 @@ import os
 import pwd
 import re
 import shutil
+import stat
 import subprocess
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,18 @@ _SAID_CHARACTERS_MAX: Final = 300
 _TERMINATE_SECONDS_MAX: Final = 30
 
 
+def read_plain(path: Path, bytes_max: int) -> bytes:
+    """Read the beginning of a file that somebody else may have put there: no link is followed, no pipe waited for.
+
+    Raises OSError where no regular file is.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a Path cannot open a descriptor
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(f"{path} is no regular file")
+        return file.read(bytes_max)
+
+
 @dataclass(frozen=True, slots=True)
 class ServerAccount:
     """The unprivileged user as whom root runs a server."""
@@ -39,6 +52,15 @@ class ServerAccount:
     name: str
     uid: int
     gid: int
+
+    def may_replace_in(self, folder: Path) -> bool:
+        """Say whether this user could move away what another one owns in a folder. Raises OSError."""
+        state = folder.stat()
+        if state.st_uid == self.uid:
+            return True
+        groups = os.getgrouplist(self.name, self.gid)
+        writes = state.st_mode & (stat.S_IWGRP if state.st_gid in groups else stat.S_IWOTH)
+        return bool(writes) and not state.st_mode & stat.S_ISVTX
 
     @classmethod
     def find(cls, name: str | None) -> Self | None:

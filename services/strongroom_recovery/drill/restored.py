@@ -8,16 +8,24 @@ Run as root, all of it happens as another account, which can read no key file.
 import asyncio
 import os
 import shlex
+import stat
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, TypeAlias
 
 from strongroom.errors import ConfigurationInvalid, StateCorrupt
-from strongroom_recovery.drill.postgres_programs import Programs, ServerAccount, ended, failed, started
-from strongroom_recovery.drill.temporary_server import SUPERUSER, TemporaryServer, temporary_folder
+from strongroom_recovery.drill.postgres_programs import (
+    Programs,
+    ServerAccount,
+    ended,
+    failed,
+    read_plain,
+    started,
+)
+from strongroom_recovery.drill.temporary_server import SUPERUSER, TemporaryServer, let_in, temporary_folder
 
 DATABASE: Final = "strongroom"
 
@@ -26,6 +34,7 @@ _READER: Final = "strongroom_recovery"
 _HEAD_BYTES: Final = 512
 _TAIL_BYTES: Final = 4096
 _BLOCK_BYTES: Final = 1 << 20
+_VERSION_BYTES_MAX: Final = 16
 _COMPLETE: Final = b"\n-- PostgreSQL database dump complete\n"
 _PACKED: Final = {
     b"\x1f\x8b": "gunzip",
@@ -39,6 +48,13 @@ CREATE ROLE strongroom_escrow;
 CREATE ROLE {_READER};
 CREATE ROLE strongroom_auditor;
 CREATE DATABASE {DATABASE} OWNER {_OWNER} TEMPLATE template0 ENCODING 'UTF8';
+"""
+
+# The server reads postgresql.auto.conf whatever else it is told. Arguments: the cluster, and a file to make there.
+_TAKE_SETTINGS_AWAY: Final = """
+cd -- "$1" && rm -f -- standby.signal recovery.signal postgresql.auto.conf || exit
+set -C
+for each in postgresql.auto.conf $2; do : > "$each" || exit; done
 """
 
 Say: TypeAlias = Callable[[str], None]
@@ -193,7 +209,7 @@ async def _load(path: Path, server: TemporaryServer, *, is_archive: bool) -> str
 
 async def _load_section(section: str, file: BinaryIO, server: TemporaryServer, *options: str) -> None:
     file.seek(0)
-    target = (f"--host={server.folder}", f"--username={_OWNER}", f"--dbname={DATABASE}", "--no-password")
+    target = (f"--host={server.socket}", f"--username={_OWNER}", f"--dbname={DATABASE}", "--no-password")
     options = ("--no-owner", "--no-privileges", f"--section={section}", *options)
     await server.run("pg_restore", *options, *target, stdin=file)
 
@@ -217,27 +233,49 @@ def _without_restrictions(file: BinaryIO) -> Iterator[list[bytes]]:
 def _check_cluster(source: Cluster) -> int:
     """Return the major version of a base backup; raise ConfigurationInvalid for what is none that can be taken."""
     path = source.path
-    try:
-        version = int((path / "PG_VERSION").read_text())
-    except (OSError, ValueError):
+    version = None
+    # All of it is looked at before any of it is read.
+    if _is_plain(path / "PG_VERSION"):
+        if os.path.lexists(path / "postmaster.pid"):
+            raise ConfigurationInvalid(
+                f"{path}: a server runs on this folder, or it was copied from under one",
+                hint="make a copy with pg_basebackup, which is whole",
+            )
+        _check_files(path)
+        with suppress(OSError, ValueError):
+            version = int(read_plain(path / "PG_VERSION", _VERSION_BYTES_MAX))
+    if version is None:
         hint = "name a folder that pg_basebackup has written"
         if any(path.glob("base.tar*")):
             hint = "unpack base.tar into a folder, and pg_wal.tar into its folder pg_wal"
-        raise ConfigurationInvalid(f"{path}: is no base backup in plain format", hint=hint) from None
-    if (path / "postmaster.pid").exists():
-        raise ConfigurationInvalid(
-            f"{path}: a server runs on this folder, or it was copied from under one",
-            hint="make a copy with pg_basebackup, which is whole",
-        )
-    for place, folders, files in os.walk(path):
-        for link in (Path(place, name) for name in (*folders, *files) if Path(place, name).is_symlink()):
-            raise ConfigurationInvalid(
-                f"{link}: is a link (a tablespace?), and the server would write to where it leads",
-                hint="restore this backup yourself, and name the database with --database-url-file",
-            )
+        raise ConfigurationInvalid(f"{path}: is no base backup in plain format", hint=hint)
     if source.wal is not None and not source.wal.is_dir():
         raise ConfigurationInvalid(f"{source.wal}: is no folder", hint="name the folder of the archived segments")
     return version
+
+
+def _is_plain(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def _check_files(path: Path) -> None:
+    """Raise ConfigurationInvalid where something below a folder is neither a regular file nor a folder."""
+    for place, folders, files in os.walk(path):
+        for each in (Path(place, name) for name in (*folders, *files)):
+            mode = each.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                raise ConfigurationInvalid(
+                    f"{each}: is a link (a tablespace?), and the server would write to where it leads",
+                    hint="restore this backup yourself, and name the database with --database-url-file",
+                )
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise ConfigurationInvalid(
+                    f"{each}: is a device, a pipe or a socket, and pg_basebackup writes none",
+                    hint="take another backup, and find out who put it there",
+                )
 
 
 async def _prepare(source: Cluster, server: TemporaryServer, say: Say) -> str | None:
@@ -250,24 +288,34 @@ async def _prepare(source: Cluster, server: TemporaryServer, say: Say) -> str | 
         _check_owner(server)
     else:
         say("Copying the cluster")
-        argv = ("cp", "--reflink=auto", "-a", "--", str(source.path.absolute()), str(server.data))
-        code, said = await ended(await started(*argv, account=None, folder=server.folder))
-        if code:
-            raise failed("cp", said, server.folder)
-        await asyncio.to_thread(_give, server.data, server.account)
+        await _copy(source.path, server)
     complaint = await _manifest_complaint(source, server, say)
-    for name in ("standby.signal", "recovery.signal"):
-        (server.data / name).unlink(missing_ok=True)
-    # The server reads this one whatever else it is told.
-    server.write(server.data / "postgresql.auto.conf", "")
-    server.write(server.folder / "postgresql.conf", "")
+    server.write("postgresql.conf", "")
     server.settings["config_file"] = str(server.folder / "postgresql.conf")
     if source.wal is not None:
         archive = source.wal.absolute()
         await _check_readable(archive, server.account)
         server.settings["restore_command"] = f'cp -- {shlex.quote(str(archive)).replace("%", "%%")}/%f "%p"'
-        server.write(server.data / "recovery.signal", "")
+    argv = ("sh", "-c", _TAKE_SETTINGS_AWAY, "sh", str(server.data), "recovery.signal" if source.wal else "")
+    code, said = await ended(await started(*argv, account=server.account, folder=server.folder))
+    if code:
+        raise failed("sh", said, server.folder)
     return complaint
+
+
+async def _copy(path: Path, server: TemporaryServer) -> None:
+    # Nobody else reaches the copy until it is given away: its files keep the modes that somebody chose.
+    server.folder.chmod(0o700)
+    source = await asyncio.to_thread(path.absolute)
+    argv = ("cp", "--reflink=auto", "-a", "--", f"{source}/.", str(server.data))
+    code, said = await ended(await started(*argv, account=None, folder=server.folder))
+    if code:
+        raise failed("cp", said, server.folder)
+    await asyncio.to_thread(_check_files, server.data)
+    if server.account is not None:
+        await asyncio.to_thread(_give, server.data, server.account)
+    server.data.chmod(0o700)
+    let_in(server.folder, server.account)
 
 
 async def _manifest_complaint(source: Cluster, server: TemporaryServer, say: Say) -> str | None:
@@ -292,12 +340,10 @@ def _check_owner(server: TemporaryServer) -> None:
         )
 
 
-def _give(path: Path, account: ServerAccount | None) -> None:
+def _give(path: Path, account: ServerAccount) -> None:
     for place, _, files in os.walk(path):
         for each in (Path(place), *(Path(place, name) for name in files)):
-            if account is not None:
-                os.chown(each, account.uid, account.gid, follow_symlinks=False)
-    path.chmod(0o700)
+            os.chown(each, account.uid, account.gid, follow_symlinks=False)
 
 
 async def _check_readable(archive: Path, account: ServerAccount | None) -> None:

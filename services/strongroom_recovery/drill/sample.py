@@ -13,7 +13,6 @@ from tempfile import TemporaryDirectory
 from typing import Final
 from uuid import UUID
 
-from strongroom.blobs import BlobContext, check_fingerprint, open_material
 from strongroom.crypto.keyring import Keyring
 from strongroom.database import Database, Transaction, load_queries
 from strongroom.errors import (
@@ -42,6 +41,7 @@ from strongroom_recovery.drill.restored import Say
 from strongroom_recovery.drill.temporary_server import FOLDER_PREFIX
 from strongroom_recovery.drill.trust import OTHER_BACKUP, Trust, established, newest_leaf_at
 from strongroom_recovery.records import IndexEntry, StoredRecord, VerifiedStatement, verify
+from strongroom_recovery.release import opened
 
 COMMAND_SECONDS_MAX: Final = 3600
 PAGE_STATEMENTS: Final = 100
@@ -329,17 +329,10 @@ def opens(stored: StoredRecord, keyring: Keyring) -> PermanentError | None:
     The key that it opens is gone when this returns, and so is the error that was raised beside it.
     """
     try:
-        _open(stored, keyring)
+        opened(stored.authority, stored.principal, stored.record, keyring)
     except (BlobInvalid, FingerprintMismatch, KeyUnknown) as error:
         return type(error)(error.message)
     return None
-
-
-def _open(stored: StoredRecord, keyring: Keyring) -> None:
-    authority, principal, record = stored.authority, stored.principal, stored.record
-    place = BlobContext(authority, principal, record.id, record.kid, record.suite)
-    opened = open_material(record.blob, place, keyring.opener(record.kid))
-    check_fingerprint(opened, authority, principal, record.id, record.fingerprint)
 
 
 def _failure(entry: IndexEntry, error: PermanentError | StateCorrupt) -> Failure:

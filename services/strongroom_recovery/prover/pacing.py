@@ -4,6 +4,7 @@ What is due is told by the times in the log; how long to wait between two looks,
 a clock that jumps neither stops the prover nor makes it go round in circles.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -18,6 +19,8 @@ _DAY_SECONDS: Final = 86_400
 _MARGIN: Final = 0.9  # of the time that policy gives: the rest is for outages
 _PATROL_SHARE: Final = 0.05  # of the time
 _ROUND_SECONDS_MIN: Final = 30.0
+_HOUR_SECONDS: Final = 3_600.0
+_PATROL_LEAVES_MAX: Final = 10  # of one block in an hour
 _HASTE: Final = 0.95  # of the period is what a round at the usual pace takes: no look begins quite on time
 
 
@@ -77,6 +80,7 @@ class Patrol:
     """
 
     not_before: float
+    _told: dict[int, deque[float]] = field(default_factory=dict)
     _at: int = 0
     _round_began: float = float("-inf")
 
@@ -90,6 +94,16 @@ class Patrol:
             self._round_began = monotonic
         end = min(self._at - self._at % BLOCK_LEAVES + BLOCK_LEAVES, size)
         return Span(self._at, end, newest_proof(proofs, self._at, end), is_new=False, is_patrol=True)
+
+    def may_tell(self, span: Span, monotonic: float) -> bool:
+        """Say whether what it found there may take a leaf: rows that come and go must not fill the log."""
+        told = self._told.setdefault(span.block, deque())
+        while told and told[0] <= monotonic - _HOUR_SECONDS:
+            told.popleft()
+        if len(told) >= _PATROL_LEAVES_MAX:
+            return False
+        told.append(monotonic)
+        return True
 
     def walked(self, end: int, size: int, began: float, ended: float) -> None:
         """Take note that it got to leaf `end` of `size` between two times, and rest in proportion."""

@@ -4,7 +4,7 @@ It does for every record what a release would do, and believes no more: the leaf
 nodes, the statement up to the root key, the index row, the blob in its place, the fingerprint. It takes long: call
 `examine` in a thread.
 
-Key material exists inside `_refusal` and nowhere else.
+Key material exists inside `_refusal`, and what it calls, and nowhere else.
 """
 
 import json
@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from strongroom.blobs import BlobContext, check_fingerprint, open_material
 from strongroom.crypto.keyring import Keyring
 from strongroom.crypto.notes import Checkpoint
 from strongroom.crypto.tlog import (
@@ -32,6 +31,7 @@ from strongroom.limits import RECORDS_MAX, UNPROVABLE_MAX
 from strongroom.messages import Escrow, Record
 from strongroom.registry import Registry
 from strongroom_recovery.records import StoredStatement, VerifiedStatement, verify_included
+from strongroom_recovery.release import opened
 
 _PROOF_INVALID: Final = ProofInvalid.code
 _ID: Final = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -157,6 +157,14 @@ def examine(
     return looked
 
 
+def condemned(index: int, head: Checkpoint, reason: str) -> Looked:
+    """Return what was found at a leaf about which nothing can be read: its whole statement is unprovable."""
+    looked = Looked(index, index + 1, head)
+    looked.unprovable = [Unprovable(index=index, record=None, code=_PROOF_INVALID)]
+    looked.troubles = [Trouble(index, None, None, _PROOF_INVALID, reason)]
+    return looked
+
+
 class _Statement:
     """What was found at one leaf; the members as in Looked."""
 
@@ -244,10 +252,8 @@ def _parsed(text: str) -> object:
 
 def _refusal(authority: str, principal: str, record: Record, keyring: Keyring) -> tuple[str, str] | None:
     """Return code and reason where a key cannot be given back; None where it opens and is the one signed for."""
-    place = BlobContext(authority, principal, record.id, record.kid, record.suite)
     try:
-        opened = open_material(record.blob, place, keyring.opener(record.kid))
-        check_fingerprint(opened, authority, principal, record.id, record.fingerprint)
+        opened(authority, principal, record, keyring)
     except (BlobInvalid, FingerprintMismatch, KeyUnknown) as error:
         return error.code, error.message
     return None

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from typing import Final
 
@@ -25,17 +26,15 @@ from strongroom_recovery.escrow_log import EscrowLog
 from strongroom_recovery.ledger import Ledger
 from strongroom_recovery.prover import store
 from strongroom_recovery.prover.pacing import Pace, Patrol, Span, newest_proof, period_seconds, spans
-from strongroom_recovery.prover.proving import Looked, Stretch, examine
+from strongroom_recovery.prover.proving import Looked, Stretch, condemned, examine
 from strongroom_recovery.prover.report import Report
-from strongroom_recovery.records import StoredStatement
+from strongroom_recovery.records import LATE_HINT, StoredStatement
 
 POLL_SECONDS: Final = 1.0
 PLAN_SECONDS_MAX: Final = 10.0
 LOOK_SECONDS_MAX: Final = 20.0
 LANES: Final = 2  # one examines while the other reads and writes: one core is kept busy
 CLAIMS_TRIED_MAX: Final = 64
-
-_HINT: Final = "compare the workers' clocks, and find out whether the escrow worker's database was set back"
 
 
 class Prover:
@@ -124,16 +123,19 @@ class Prover:
         if first is None:
             self._idle = head.size, self._ledger.size, min(began + PLAN_SECONDS_MAX, self._patrol.not_before)
             return False
-        async with self._database.reading() as tx:
-            span = await _claimed(tx, first, planned)
-            if span is None:
-                return False
-            looked = await self._look(tx, span, stop)
+        try:
+            async with self._database.reading() as tx:
+                span = await _claimed(tx, first, planned)
+                if span is None:
+                    return False
+                looked = await self._look(tx, span, stop)
+        except _Unreadable as unreadable:
+            span, looked = await self._look_closer(unreadable.span, head, stop)
         if span.is_patrol:
             self._patrol.walked(looked.end if looked else span.end, head.size, began, self._monotonic())
         if looked is None:
             return True
-        if span.is_patrol and not self._is_news(looked):
+        if span.is_patrol and not (self._is_news(looked) and self._patrol.may_tell(span, began)):
             return False
         if not span.is_new and not span.is_patrol:
             self._pace.looked(began, looked.end - looked.first)
@@ -165,13 +167,30 @@ class Prover:
         head = await self._head(tx)
         if head is None:
             return None
-        stretch = await store.stretch(tx, span.first, span.end, head)
+        try:
+            stretch = await store.stretch(tx, span.first, span.end, head)
+        except StateCorrupt as error:
+            raise _Unreadable(span, error) from None
         # Whoever signed these was enrolled before, and the plan was made from a log that says so.
         admitted = await self._admit(tx, stretch)
         if newest_proof(self._ledger.proofs, span.first, stretch.end) > span.proof:
             return None
         async with self._examining:
             return await self._examine(stretch, admitted, stop)
+
+    async def _look_closer(self, span: Span, head: Checkpoint, stop: asyncio.Event) -> tuple[Span, Looked | None]:
+        """Look at less and less of a span that the database cannot read, until what is left can be, or is one leaf.
+
+        A damaged page of the database makes its own statements unprovable, and keeps the prover from no other.
+        """
+        while span.end - span.first > 1:
+            span = replace(span, end=span.first + (span.end - span.first) // 2)
+            try:
+                async with self._database.reading() as tx:
+                    return span, await self._look(tx, span, stop) if await store.claim(tx, span.block) else None
+            except _Unreadable:
+                continue
+        return span, condemned(span.first, head, "the database cannot read what is stored of it")
 
     async def _admit(self, tx: Transaction, stretch: Stretch) -> Registry:
         """Return who may have signed the stretch; whoever's enrolment is damaged is not known."""
@@ -226,8 +245,16 @@ class Prover:
             self._log.error("escrow log: a stored hash is false", reason=sentence)
         for statement, principal in looked.late:
             self._log.error(
-                "escrow by a key that was not in force", message_id=statement, principal=principal, hint=_HINT
+                "escrow by a key that was not in force", message_id=statement, principal=principal, hint=LATE_HINT
             )
+
+
+class _Unreadable(Exception):
+    """The database could not read what is stored about a span."""
+
+    def __init__(self, span: Span, error: StateCorrupt) -> None:
+        super().__init__(error.message)
+        self.span = span
 
 
 async def _claimed(tx: Transaction, first: Span, others: Iterator[Span]) -> Span | None:

@@ -70,12 +70,10 @@ WHERE r.principal = ANY ($1::text[]) AND NOT r.leaf_index <@ (SELECT leaves FROM
 
 -- name: by_leaf
 -- For each of the places $1 of the escrow log, with a record id of $2 or null for all of its records: what the index
--- names there; where that is nothing, the leaf and the owner of the statement there, as far as they exist.
+-- names there, and the leaf and the owner of the statement there, as far as they exist.
 SELECT w.leaf_index, w.record, r.id, r.principal,
-    CASE WHEN r.id IS NULL THEN (SELECT leaf FROM escrow_leaves WHERE index = w.leaf_index) END AS leaf,
-    CASE WHEN r.id IS NULL
-        THEN (SELECT s.principal FROM escrow_statements AS s WHERE s.leaf_index = w.leaf_index)
-    END AS owner
+    (SELECT leaf FROM escrow_leaves WHERE index = w.leaf_index) AS leaf,
+    (SELECT s.principal FROM escrow_statements AS s WHERE s.leaf_index = w.leaf_index) AS owner
 FROM unnest($1::bigint[], $2::uuid[]) AS w (leaf_index, record)
 LEFT JOIN records AS r ON r.leaf_index = w.leaf_index AND (w.record IS NULL OR r.id = w.record)
 
@@ -92,4 +90,4 @@ SELECT leaf_index, stored_at FROM escrow_statements WHERE leaf_index = ANY ($1::
 -- name: labelled
 -- Those of the principals $1 that have a record whose label $2 is $3.
 SELECT DISTINCT principal FROM records
-WHERE principal = ANY ($1::text[]) AND labels @> jsonb_build_object($2::text, $3::text)
+WHERE principal = ANY ($1::text[]) AND labels @> jsonb_build_object(coalesce($2::text, ''), $3::text)

@@ -43,5 +43,5 @@ WHERE leaf_index >= $1 AND leaf_index < $2 GROUP BY leaf_index
 SELECT leaf_index FROM releases WHERE leaf_index >= $1 AND leaf_index < $2
 
 -- name: escrow_published
--- The newest checkpoint proper of the escrow log.
-SELECT note FROM escrow_published ORDER BY size DESC LIMIT 1
+-- The newest $2 checkpoints proper of the escrow log that are of at most $1 leaves.
+SELECT size, note FROM escrow_published WHERE size <= $1 ORDER BY size DESC LIMIT $2

@@ -37,9 +37,12 @@ SELECT id, statement_id, principal, name, issued_at, kid
 FROM records WHERE principal = $1 AND name = $2 ORDER BY issued_at DESC, id DESC LIMIT $3
 
 -- name: records_page
--- The first $3 records of principal $1 whose ids come after $2; null is before all of them.
+-- The first $3 records of principal $1 whose ids come after $2; null is before all of them. A row whose id is no
+-- UUIDv7 is of no record that anybody could have signed, and no listing can name it.
 SELECT id, statement_id, principal, name, issued_at, kid
-FROM records WHERE principal = $1 AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3
+FROM records
+WHERE principal = $1 AND ($2::uuid IS NULL OR id > $2) AND id::text ~ '^.{14}7.{4}[89ab]'
+ORDER BY id LIMIT $3
 
 -- name: records_superseding
 -- The records of principal $1 that are said to take the place of any of the records $2.

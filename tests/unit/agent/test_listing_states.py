@@ -442,6 +442,15 @@ async def test_a_replaced_record_must_have_a_successor_that_was_looked_at(
     await refused(agent, new, "own place")
 
 
+async def test_whoever_lists_records_is_told_which_are_lost(agent: Agent, authority: FakeAuthority) -> None:
+    """A record of which the authority has nothing but the id is not left out in silence."""
+    _, lost = await stored(agent, "kept", "lost")
+    authority.workers.unreadable[lost] = "proof_invalid"
+    page = await agent.records()
+    assert [each.name for each in page.records] == ["kept"]
+    assert [(each.id, each.code) for each in page.unreadable] == [(lost, "proof_invalid")]
+
+
 async def test_unreadable_records_have_their_place_in_the_order(agent: Agent, authority: FakeAuthority) -> None:
     """Neither backwards, nor beside what can be read, nor behind the place where the next page goes on."""
     ids = sorted(await stored(agent, "a", "b", "c"))

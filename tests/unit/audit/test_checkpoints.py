@@ -7,7 +7,8 @@ from strongroom.crypto.cosignatures import VerifierKey, cosign
 from strongroom.crypto.notes import SignatureType
 from strongroom.crypto.signing import SigningKey
 from strongroom.errors import TransientError
-from strongroom_audit import folder
+from strongroom_audit import findings, folder
+from strongroom_audit.findings import Severity
 from strongroom_audit.folder import Export, join_notes, split_notes
 
 from .conftest import Audited, Make
@@ -173,12 +174,29 @@ def test_an_export_that_cannot_be_written_to_is_verified_all_the_same(
     assert (audited.errors(), audited.warnings()) == ([], [("recovery", None, "not_collected")])
 
 
-def test_nothing_is_collected_from_a_tree_that_does_not_hold(audited: Audited) -> None:
+@pytest.mark.parametrize("kept", [findings.KEPT_MAX, 0])
+def test_a_fork_is_not_collected_however_much_else_is_wrong(
+    audited: Audited, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    """Also where it is not among the findings that are kept word for word."""
+    monkeypatch.setattr(findings, "KEPT_MAX", kept)
+    fork = other_history(audited, 12, 16)
+    audited.export()
+    assert audited.verdict(**against(fork)).errors == 1
+    assert fork not in Export(audited.path).checkpoints()
+
+
+@pytest.mark.parametrize("kept", [findings.KEPT_MAX, 0])
+def test_nothing_is_collected_from_a_tree_that_does_not_hold(
+    audited: Audited, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
     """Its checkpoint is signed, and its leaves do not lead to it."""
     note = audited.authority.escrow.checkpoint()
     audited.authority.escrow.rows.pop()
     audited.authority.escrow = audited.authority.escrow.rebuilt()
     audited.authority.store("laptop-1")
     audited.authority.escrow.sealed = note
-    assert ("escrow", None, "root_mismatch") in audited.errors()
+    audited.export()
+    monkeypatch.setattr(findings, "KEPT_MAX", kept)
+    assert audited.verdict().findings.counts[Severity.ERROR, "root_mismatch"] == 1
     assert note not in Export(audited.path).checkpoints()

@@ -10,7 +10,7 @@ from strongroom.crypto.signing import SigningKey
 from strongroom.fields import new_id
 from strongroom.messages import Escrow
 from strongroom.statements import Statement, canonical_json
-from strongroom_audit.folder import Bundle
+from strongroom_audit.folder import Bundle, join_notes
 
 from .conftest import Audited, Make
 
@@ -128,6 +128,23 @@ def test_a_statement_by_a_key_that_was_never_enrolled_is_named(audited: Audited)
     stranger = SigningKey.generate()
     relogged(audited, 4, resigned(audited, 4, stranger), key=stranger.key_id)
     assert audited.errors() == [("escrow", 4, "signer_unknown")]
+
+
+@pytest.mark.parametrize(("later", "is_error"), [(60, False), (61, True)])
+def test_the_order_of_collected_checkpoints_excuses_no_old_statement(
+    audited: Audited, later: int, *, is_error: bool
+) -> None:
+    """By its time the recovery log has whoever could have signed, whatever the export says was read first."""
+    authority = audited.authority
+    early = authority.escrow.checkpoint(1)
+    authority.store("laptop-2", key=SigningKey.generate())
+    authority.clock.seconds += later
+    authority.prove(0, 7)
+    audited.export()
+    own, new = ((audited.path / log / "checkpoint").read_text() for log in ("recovery", "escrow"))
+    (audited.path / "checkpoints").write_text(join_notes([early, own, new]))
+    found = [("escrow", 6, "signer_unknown")]
+    assert (audited.errors(), audited.warnings()) == ((found, []) if is_error else ([], found))
 
 
 def test_a_key_of_another_principal_is_named(audited: Audited) -> None:
@@ -332,3 +349,10 @@ def test_times_in_many_bundles_are_compared_across_their_edges(make: Make) -> No
     audited.authority.store("laptop-1")
     audited.authority.clock.seconds += 1000
     assert audited.warnings() == [("escrow", 256, "clock")]
+
+
+def test_a_line_of_rows_that_is_nested_deeply_is_named(audited: Audited) -> None:
+    """Nothing crashes on it."""
+    path = audited.export() / "escrow" / Bundle("escrow", 0, 6).rows
+    path.write_bytes(b"\n".join([b"[" * 200_000, *path.read_bytes().split(b"\n")[1:]]))
+    assert audited.errors() == [("escrow", 0, "file_invalid")]

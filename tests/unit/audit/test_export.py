@@ -429,6 +429,16 @@ def test_a_signer_who_enrolled_after_the_recovery_log_was_read_is_not_an_error(p
     assert place.errors() == []
 
 
+def test_a_leaf_that_is_nested_deeply_does_not_end_the_export(place: Place) -> None:
+    """The owner of the log's key can put anything there; verifying names it."""
+    place.store(3)
+    place.authority.escrow.rows[1].leaf = b"[" * 65_535
+    place.authority.escrow.rows[1].statement = None
+    place.authority.escrow = place.authority.escrow.rebuilt()
+    assert place.export().findings == []
+    assert ("escrow", 1, "leaf_malformed") in place.errors()
+
+
 def test_what_was_settled_before_is_an_error(place: Place) -> None:
     """The same signer in the part of the escrow log that was read first."""
     place.store(3)

@@ -1,6 +1,7 @@
 """The recovery log replayed: standing, and what the owner of its key could put into it without being entitled."""
 
 import json
+import shutil
 from typing import Any
 
 import pytest
@@ -342,6 +343,40 @@ def test_a_proof_beyond_the_log_is_named(audited: Audited, ahead: int, *, is_err
     audited.authority.prove(0, 2, size=2 + ahead)
     assert audited.errors() == ([("recovery", 3, "proof_beyond")] if is_error else [])
     assert audited.warnings() == ([] if is_error else [("recovery", 3, "proof_beyond")])
+
+
+@pytest.mark.parametrize(("later", "is_error"), [(3600, False), (3601, True)])
+def test_a_proof_beyond_the_log_is_an_error_an_hour_later(audited: Audited, later: int, *, is_error: bool) -> None:
+    """Whoever shows an auditor an old checkpoint for ever is not taken for a prover that is a little ahead."""
+    authority = audited.authority
+    authority.prove(0, 2, size=3)
+    authority.clock.seconds += later
+    authority.prove(0, 2, size=4)
+    found = [("recovery", 3, "proof_beyond"), ("recovery", 4, "proof_beyond")]
+    assert audited.errors() == (found[:1] if is_error else [])
+    assert audited.warnings() == (found[1:] if is_error else found)
+
+
+def test_an_old_escrow_log_beside_the_newest_recovery_log_is_an_error(audited: Audited) -> None:
+    """The provers go on, and tell of leaves that the auditor is not shown."""
+    authority = audited.authority
+    shutil.copytree(audited.export() / "escrow", audited.path.parent / "old")
+    for _ in range(20):
+        authority.store("laptop-1")
+    authority.prove(0, 22)
+    authority.clock.seconds += DAY
+    authority.prove(0, 22)
+    shutil.rmtree(audited.path)
+    shutil.rmtree(audited.export() / "escrow")
+    shutil.copytree(audited.path.parent / "old", audited.path / "escrow")
+    assert audited.errors() == [("recovery", 3, "proof_beyond")]
+
+
+def test_a_proof_of_a_log_that_is_not_there_is_an_error(audited: Audited) -> None:
+    """Whoever hides the escrow log, however short it is, is not taken for a prover that is a little ahead."""
+    audited.authority.prove(0, 2)
+    shutil.rmtree(audited.export() / "escrow")
+    assert ("recovery", 3, "proof_beyond") in audited.errors()
 
 
 def test_a_proof_that_leaves_records_out_is_named(audited: Audited) -> None:

@@ -1,14 +1,18 @@
 """Trees and files: whatever does not lead to the signed root is found, named and located."""
 
+import os
+import re
 import shutil
+import stat
 from pathlib import Path
 
 import pytest
 from tests.support.exports import edited, hash_of
 
 from strongroom.crypto.tlog import HASH_BYTES
+from strongroom.errors import ConfigurationInvalid
 from strongroom.tiles import pack_entries, unpack_entries
-from strongroom_audit.folder import Bundle
+from strongroom_audit.folder import FILE_BYTES_MAX, Bundle, LogFolder
 from strongroom_audit.verify import Verdict
 
 from .conftest import Audited, Make
@@ -172,15 +176,91 @@ def test_a_missing_checkpoint_is_found(audited: Audited, log: str) -> None:
 
 
 def test_a_log_that_is_not_there_is_found(audited: Audited) -> None:
-    """No recovery log is an error; no escrow log may be a new authority, unless somebody has seen it."""
+    """No recovery log is an error; so is no escrow log, as the recovery log speaks of it."""
     audited.export()
     shutil.rmtree(audited.path / "escrow")
-    assert ("escrow", None, "log_missing") in audited.warnings()
+    assert ("escrow", None, "log_missing") in audited.errors()
     note = audited.authority.escrow.checkpoint(7)
     assert ("escrow", 0, "checkpoint_beyond") in audited.errors(against=(("laptop", note),))
     audited.export()
     shutil.rmtree(audited.path / "recovery")
     assert ("recovery", None, "log_missing") in audited.errors()
+
+
+@pytest.mark.parametrize("spoken_of", ["nowhere", "proof", "release", "attestation"])
+def test_an_escrow_log_that_is_not_there_is_one_of_a_new_authority_or_an_error(make: Make, spoken_of: str) -> None:
+    """A proof, a release or an attestation tells that there was one."""
+    made = make()
+    authority = made.authority
+    stored = authority.store("laptop-1").records[0].id
+    if spoken_of == "proof":
+        authority.prove(0, 1)
+    elif spoken_of == "release":
+        authority.release(authority.ask("laptop-1", "laptop-1", records=[stored]), [stored])
+    elif spoken_of == "attestation":
+        authority.attest("laptop-1", stored)
+    shutil.rmtree(made.export() / "escrow")
+    named = made.warnings() if spoken_of == "nowhere" else made.errors()
+    assert ("escrow", None, "log_missing") in named
+
+
+def test_a_log_of_one_far_file_has_no_bundles_below_it(tmp_path: Path) -> None:
+    """A name alone does not make for a million million bundles to be looked at, and hides none that are there."""
+    far = tmp_path / "tile/entries/x999/x999/x999/999"
+    far.parent.mkdir(parents=True)
+    far.touch()
+    assert LogFolder(tmp_path, "escrow").bundles_there() == 0
+    (tmp_path / "tile/entries/002.p").mkdir()
+    (tmp_path / "tile/entries/002.p/17").touch()
+    (tmp_path / "tile/entries/not-one").touch()
+    assert LogFolder(tmp_path, "escrow").bundles_there() == 3
+
+
+def test_a_checkpoint_that_nobody_signed_and_a_far_file_do_not_hold_the_audit_up(audited: Audited) -> None:
+    """The files that are there are looked at, and the others are missing."""
+    path = audited.export() / "escrow/checkpoint"
+    lines = path.read_text().split("\n")
+    lines[1] = str(2**52)
+    path.write_text("\n".join(lines))
+    far = audited.path / "escrow/tile/entries/x999/x999/x999/999"
+    far.parent.mkdir(parents=True)
+    far.touch()
+    errors = audited.errors()
+    assert ("escrow", None, "checkpoint_invalid") in errors
+    assert ("escrow", 512, "file_missing") in errors
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder", "socket"])
+def test_what_is_no_regular_file_counts_as_missing(audited: Audited, kind: str) -> None:
+    """A named pipe would wait for a writer, and a link lead out of the export."""
+    path = audited.export() / "escrow" / EDGE.entries
+    kept = path.rename(audited.path / "kept")
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "link":
+        path.symlink_to(kept)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        os.mknod(path, stat.S_IFSOCK | 0o600)
+    assert ("escrow", 256, "file_missing") in audited.errors()
+
+
+@pytest.mark.parametrize("name", ["escrow/checkpoint", "checkpoints", "roster.json"])
+def test_a_named_pipe_does_not_hold_the_audit_up(audited: Audited, name: str) -> None:
+    """It is as good as no file, wherever it stands."""
+    path = audited.export() / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    assert (("escrow", None, "checkpoint_missing") in audited.errors()) is (name == "escrow/checkpoint")
+
+
+def test_a_file_that_no_export_can_have_is_refused(audited: Audited) -> None:
+    """Memory is not given for whatever a file says its size is."""
+    path = audited.export() / "escrow" / FULL.statements
+    os.truncate(path, FILE_BYTES_MAX + 1)
+    with pytest.raises(ConfigurationInvalid, match=re.escape(f"{path}: is of more than")):
+        audited.verdict()
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\xff\xfe", b"a\n1\nAAAA\n\n\xe2\x80\x94 a AAAAAAAA\n"])

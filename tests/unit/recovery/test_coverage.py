@@ -159,7 +159,12 @@ def test_only_a_proven_record_of_the_same_principal_takes_anothers_place() -> No
         (bad, WHO, 1, False),
         (old.id, WHO, 0, False),
     ):
-        assert (replaced(known, places, [(old.id, by, principal, index)]) == {old.id}) is takes
+        assert (
+            replaced(
+                known, {id_: place.principal for id_, place in places.items()}, [(old.id, by, principal, index)]
+            )
+            == {old.id}
+        ) is takes
 
 
 # ---- one principal ----

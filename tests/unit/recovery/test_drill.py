@@ -1,6 +1,9 @@
 """What a restore drill makes of what it saw, and what it takes for a backup."""
 
-from collections.abc import Iterator
+import os
+import socket
+import stat
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from strongroom.crypto.sealing import Opener
 from strongroom.errors import ConfigurationInvalid, KeyUnknown, StateCorrupt, StrongroomError
 from strongroom.messages import Record
 from strongroom_recovery.drill import restored
-from strongroom_recovery.drill.postgres_programs import Programs, failed
+from strongroom_recovery.drill.postgres_programs import Programs, ServerAccount, failed, read_plain
 from strongroom_recovery.drill.report import (
     Failure,
     Finding,
@@ -26,6 +29,7 @@ from strongroom_recovery.drill.report import (
 )
 from strongroom_recovery.drill.restored import Cluster
 from strongroom_recovery.drill.sample import opens
+from strongroom_recovery.drill.temporary_server import TemporaryServer, temporary_folder
 from strongroom_recovery.records import StoredRecord
 
 FAILURE = Failure("r", "s", "laptop", "disk", "blob_invalid", "does not open")
@@ -243,6 +247,112 @@ def test_a_folder_that_is_no_base_backup_is_refused(tmp_path: Path) -> None:
     assert "tablespace" in refused(source)
     (tmp_path / "postmaster.pid").touch()
     assert "a server runs" in refused(source)
+
+
+def listen(path: Path) -> None:
+    """Leave a Unix socket behind."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+
+
+def make_device(path: Path) -> None:
+    """Make a character device, which only root can: for anybody else a pipe stands in."""
+    if os.geteuid() == 0:
+        os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 5))
+    else:
+        os.mkfifo(path)
+
+
+@pytest.mark.parametrize("make_special", [os.mkfifo, listen, make_device])
+def test_a_cluster_with_something_that_is_no_file_is_refused(
+    tmp_path: Path, make_special: Callable[[Path], None]
+) -> None:
+    """A copy of it would go to the server's account, and a pipe would be waited for; however deep it lies."""
+    (tmp_path / "PG_VERSION").write_text("15\n")
+    (tmp_path / "base").mkdir()
+    make_special(tmp_path / "base" / "1")
+    with pytest.raises(ConfigurationInvalid, match="base/1: is a device, a pipe or a socket"):
+        restored._check_cluster(Cluster(tmp_path))
+
+
+@pytest.mark.parametrize("make_special", [os.mkfifo, listen, make_device])
+def test_a_version_file_that_is_none_is_not_read(tmp_path: Path, make_special: Callable[[Path], None]) -> None:
+    """Whoever reads a pipe waits for a writer who never comes."""
+    make_special(tmp_path / "PG_VERSION")
+    with pytest.raises(ConfigurationInvalid, match="no base backup"):
+        restored._check_cluster(Cluster(tmp_path))
+
+
+def test_a_version_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    """It leads to wherever the backup's author wants."""
+    (tmp_path / "elsewhere").write_text("15\n")
+    (tmp_path / "cluster").mkdir()
+    (tmp_path / "cluster" / "PG_VERSION").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigurationInvalid, match="no base backup"):
+        restored._check_cluster(Cluster(tmp_path / "cluster"))
+
+
+def test_only_a_regular_file_is_read_and_only_its_beginning(tmp_path: Path) -> None:
+    """What stands at a name can change after it was looked at: reading refuses a link and a pipe by itself."""
+    (tmp_path / "file").write_bytes(b"123456")
+    assert read_plain(tmp_path / "file", 4) == b"1234"
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "pipe"):
+        with pytest.raises(OSError, match=name):
+            read_plain(tmp_path / name, 4)
+
+
+# ---- the server's folder ----
+
+
+def myself() -> ServerAccount:
+    """Return the caller as the account of a server."""
+    return ServerAccount("root" if os.geteuid() == 0 else "somebody", os.geteuid(), os.getegid())
+
+
+def test_a_file_of_the_server_is_not_written_through_a_link(tmp_path: Path) -> None:
+    """Where a name is taken nothing is written, and what the link leads to keeps its content, mode and owner."""
+    target = tmp_path / "shadow"
+    target.write_text("root:x")
+    target.chmod(0o400)
+    before = target.stat()
+    (tmp_path / "hba.conf").symlink_to(target)
+    server = TemporaryServer(Programs(tmp_path, 15), myself(), tmp_path)
+    with pytest.raises(FileExistsError):
+        server.write("hba.conf", "local all all trust\n")
+    after = target.stat()
+    assert target.read_text() == "root:x"
+    assert (after.st_mode, after.st_uid, after.st_ctime_ns) == (before.st_mode, before.st_uid, before.st_ctime_ns)
+    server.write("ident.conf", "")
+    assert stat.S_IMODE((tmp_path / "ident.conf").stat().st_mode) == 0o640
+
+
+async def test_a_log_that_is_there_before_the_server_is_not_written(tmp_path: Path) -> None:
+    """A link in its place would have root create the file that it leads to."""
+    (tmp_path / "server.log").symlink_to(tmp_path / "cron")
+    server = TemporaryServer(Programs(tmp_path, 15), None, tmp_path)
+    with pytest.raises(FileExistsError):
+        async with server.running():
+            pass
+    assert not (tmp_path / "cron").exists()
+
+
+async def test_a_work_folder_of_the_servers_account_is_refused(tmp_path: Path) -> None:
+    """Whoever may write to it could put a folder of his own in the place of ours."""
+    with pytest.raises(ConfigurationInvalid, match="could put another folder") as caught:
+        async with temporary_folder(tmp_path, myself(), keep=False):
+            pass
+    assert "--work-dir" in (caught.value.hint or "")
+
+
+def test_who_may_move_what_others_own_is_told_from_owner_mode_and_sticky_bit(tmp_path: Path) -> None:
+    """The owner of a folder may, and whoever may write to it, unless it is sticky."""
+    assert myself().may_replace_in(tmp_path)
+    stranger = ServerAccount("root", os.geteuid() + 54_321, os.getegid())
+    for mode, is_open in ((0o755, False), (0o775, True), (0o777, True), (0o1777, False)):
+        tmp_path.chmod(mode)
+        assert stranger.may_replace_in(tmp_path) is is_open
 
 
 # ---- PostgreSQL's programs ----

@@ -236,3 +236,12 @@ def test_a_patrol_names_the_newest_proof_of_where_it_goes() -> None:
     span = Patrol(0.0).span(log.proofs, log.size, 1.0)
     assert span is not None
     assert span.proof == 1
+
+
+def test_rows_that_come_and_go_take_ten_leaves_an_hour() -> None:
+    """Of one block; another block has its own, and an hour later there is room again."""
+    log, patrol = Log(2 * BLOCK), Patrol(0.0)
+    span = Span(0, BLOCK, 0, is_new=False, is_patrol=True)
+    assert [patrol.may_tell(span, float(second)) for second in range(12)] == [True] * 10 + [False] * 2
+    assert patrol.may_tell(Span(BLOCK, log.size, 0, is_new=False, is_patrol=True), 12.0)
+    assert patrol.may_tell(span, 3_600.5)
