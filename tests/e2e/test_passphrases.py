@@ -106,8 +106,11 @@ async def test_every_key_may_lie_under_a_passphrase(guarded: Guarded) -> None:
 
 def assert_closed(worker: WorkerProcess) -> None:
     """No process of the same user can look into a worker, as it can into any other; and it leaves no core file."""
-    look, waiting = (*ORDINARY, "cat"), (*ORDINARY, "sh", "-c", "echo; exec sleep 60")
-    with subprocess.Popen(waiting, env={"CONTROL": "yes", "PATH": SYSTEM_PATH}, stdout=subprocess.PIPE) as other:
+    # It stays the program that it is: while one turns into another its environment can be seen as empty.
+    look, waiting = (*ORDINARY, "cat"), (*ORDINARY, "sh", "-c", "echo; read -r _")
+    with subprocess.Popen(
+        waiting, env={"CONTROL": "yes", "PATH": SYSTEM_PATH}, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
         try:
             assert other.stdout is not None
             assert other.stdout.readline() == b"\n"
