@@ -7,22 +7,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from strongroom import database
 from strongroom.crypto.key_file import read_passphrase, read_signing_key
 from strongroom.crypto.keyring import FileKeyring, Keyring
 from strongroom.crypto.signing import SigningKey
 from strongroom.errors import ConfigurationInvalid, Expired, RosterExpired
-from strongroom.follower import RecoveryLogFollower
-from strongroom.log_writer import LogName, LogWriter
-from strongroom.registry import Registry
 from strongroom.roster import Roster
 from strongroom.service import Health
-from strongroom.settings import read_root_key, read_roster
 from strongroom.topology import RECOVERY_QUEUE
 from strongroom.worker import keep_serving
 from strongroom_recovery.desk import Desk
-from strongroom_recovery.escrow_log import EscrowLog
-from strongroom_recovery.ledger import Ledger
+from strongroom_recovery.opening import opened
 from strongroom_recovery.rosters import RosterFile
 from strongroom_recovery.settings import RecoverySettings
 from strongroom_recovery.worker import RecoveryWorker
@@ -69,26 +63,13 @@ async def recovery_worker(
     Raises ConfigurationInvalid, RosterInvalid, SchemaMismatch, LogForked; RosterExpired and DatabaseUnavailable,
     after which it may be tried again.
     """
-    root_key = read_root_key(settings.root_key_file)
-    roster = Roster.verified(read_roster(settings.roster_file), root_key)
-    keys.check_usable(roster)
-    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    checkpoint_file = settings.state_dir / "recovery.checkpoint"
-    log = roster.body.logs.recovery
-    registry = Registry(root_key, roster)
-    ledger = Ledger()
-    follower = RecoveryLogFollower(registry, log, checkpoint_file, also=ledger)
-    escrow_log = EscrowLog(roster.body.logs.escrow, settings.state_dir / "escrow.checkpoint")
-    writer = LogWriter(LogName.RECOVERY, log.origin, keys.log, checkpoint_file)
-    async with database.connect(settings.database_url.get_secret_value()) as opened:
-        await opened.check_schema()
-        await writer.open(opened)
+    async with opened(settings, keys.log, keys.check_usable) as means:
         roster_file = RosterFile(
             settings.roster_file,
-            database=opened,
-            registry=registry,
-            follower=follower,
-            writer=writer,
+            database=means.database,
+            registry=means.registry,
+            follower=means.follower,
+            writer=means.writer,
             check_usable=keys.check_usable,
         )
         try:
@@ -96,12 +77,12 @@ async def recovery_worker(
         except Expired as error:
             raise RosterExpired(error.message, hint=error.hint) from None
         desk = Desk(
-            database=opened,
-            registry=registry,
-            ledger=ledger,
-            follower=follower,
-            writer=writer,
-            escrow_log=escrow_log,
+            database=means.database,
+            registry=means.registry,
+            ledger=means.ledger,
+            follower=means.follower,
+            writer=means.writer,
+            escrow_log=means.escrow_log,
             keyring=keys.sealing,
             reply_key=keys.reply,
             check_usable=keys.check_usable,

@@ -13,10 +13,11 @@ from prometheus_client.registry import Collector
 from strongroom.database import Database
 from strongroom.logs import get_logger
 from strongroom.mandates import Policy
+from strongroom_recovery.coverage_store import superseding
+from strongroom_recovery.gaps import replaced
 from strongroom_recovery.ledger import Ledger
-from strongroom_recovery.prover import store
 from strongroom_recovery.prover.proving import Looked
-from strongroom_recovery.states import is_proven, replace_by
+from strongroom_recovery.states import replace_by
 
 REPORT_SECONDS: Final = 60.0
 
@@ -93,12 +94,8 @@ class Report:
         if not overdue:
             return 0
         async with database.reading() as tx:
-            for successor in await store.superseding(tx, overdue.keys()):
-                if is_proven(self._ledger, successor.id, successor.leaf_index):
-                    for record in successor.supersedes:
-                        if overdue.get(record) == successor.principal:
-                            del overdue[record]
-        return len(overdue)
+            newer = await superseding(tx, list(overdue))
+        return len(overdue) - len(replaced(self._ledger, overdue, newer))
 
     def families(self) -> Iterator[Metric]:
         """Give the metrics of this moment."""

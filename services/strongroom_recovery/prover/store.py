@@ -1,7 +1,6 @@
 """The prover's SQL. What it reads is to be proven: nothing that comes back from here is believed."""
 
-from collections.abc import Collection
-from typing import Final, NamedTuple
+from typing import Final
 
 from strongroom.crypto.notes import Checkpoint
 from strongroom.crypto.tlog import Node
@@ -62,18 +61,3 @@ async def stretch(tx: Transaction, first: int, end: int, head: Checkpoint) -> St
         statements={index: stored for index, stored in statements.items() if index < end},
         rows=rows,
     )
-
-
-class Successor(NamedTuple):
-    """A record that is said to take the place of others."""
-
-    id: str
-    principal: str
-    leaf_index: int
-    supersedes: list[str]
-
-
-async def superseding(tx: Transaction, ids: Collection[str]) -> list[Successor]:
-    """Return the records that are said to take the place of any of these."""
-    rows = await tx.fetch(_SQL["superseding"], ids) if ids else []
-    return [Successor(*row) for row in rows]

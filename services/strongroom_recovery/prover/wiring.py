@@ -6,20 +6,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from strongroom import database
 from strongroom.crypto.key_file import read_passphrase, read_signing_key
 from strongroom.crypto.keyring import FileKeyring, Keyring
 from strongroom.crypto.signing import SigningKey
 from strongroom.errors import ConfigurationInvalid
-from strongroom.follower import RecoveryLogFollower
-from strongroom.log_writer import LogName, LogWriter
 from strongroom.logs import get_logger
-from strongroom.registry import Registry
 from strongroom.roster import Roster
 from strongroom.service import Health, keep_running
-from strongroom.settings import read_root_key, read_roster
-from strongroom_recovery.escrow_log import EscrowLog
-from strongroom_recovery.ledger import Ledger
+from strongroom_recovery.opening import opened
 from strongroom_recovery.prover.report import Report
 from strongroom_recovery.prover.worker import Prover
 from strongroom_recovery.settings import ProverSettings
@@ -71,30 +65,17 @@ async def prover(
     Raises ConfigurationInvalid, RosterInvalid, SchemaMismatch, LogForked; DatabaseUnavailable, after which it may
     be tried again.
     """
-    root_key = read_root_key(settings.root_key_file)
-    roster = Roster.verified(read_roster(settings.roster_file), root_key)
-    keys.check_usable(roster)
-    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    checkpoint_file = settings.state_dir / "recovery.checkpoint"
-    log = roster.body.logs.recovery
-    registry = Registry(root_key, roster)
-    ledger = Ledger()
-    follower = RecoveryLogFollower(registry, log, checkpoint_file, also=ledger)
-    escrow_log = EscrowLog(roster.body.logs.escrow, settings.state_dir / "escrow.checkpoint")
-    writer = LogWriter(LogName.RECOVERY, log.origin, keys.log, checkpoint_file)
-    async with database.connect(settings.database_url.get_secret_value()) as opened:
-        await opened.check_schema()
-        await writer.open(opened)
+    async with opened(settings, keys.log, keys.check_usable) as means:
         yield Prover(
-            database=opened,
-            registry=registry,
-            ledger=ledger,
-            follower=follower,
-            writer=writer,
-            escrow_log=escrow_log,
+            database=means.database,
+            registry=means.registry,
+            ledger=means.ledger,
+            follower=means.follower,
+            writer=means.writer,
+            escrow_log=means.escrow_log,
             keyring=keys.sealing,
             health=health,
-            report=Report(ledger, settings.metrics_file, clock=clock, monotonic=monotonic),
+            report=Report(means.ledger, settings.metrics_file, clock=clock, monotonic=monotonic),
             clock=clock,
             monotonic=monotonic,
         )
@@ -106,8 +87,8 @@ async def serve(settings: ProverSettings, stop: asyncio.Event, clock: Callable[[
     keys = read_keys(settings)
 
     async def with_database() -> None:
-        async with prover(settings, keys, health, clock=clock) as opened:
+        async with prover(settings, keys, health, clock=clock) as running:
             # An outage leaves what was read from the log in memory: only a first failure reads it all again.
-            await keep_running(lambda: opened.serve(stop), stop, health)
+            await keep_running(lambda: running.serve(stop), stop, health)
 
     await keep_running(with_database, stop, health)

@@ -39,8 +39,3 @@ FROM summed ORDER BY leaf_index
 SELECT leaf_index, coalesce(id::text, ''), statement_id::text, position, left(principal, 65), left(name, 129), issued_at,
     left(kid, 33), coalesce(left(labels::text, 65536), ''), left(array_to_string(supersedes, ','), 1024)
 FROM records WHERE leaf_index >= $1 AND leaf_index < $2 ORDER BY leaf_index LIMIT $3
-
--- name: superseding
--- The records that are said to take the place of any of the records $1.
-SELECT id::text, principal, leaf_index, supersedes::text[] AS supersedes
-FROM records WHERE supersedes && $1::uuid[] AND supersedes <> '{}'
