@@ -233,7 +233,8 @@ class PrivatePostgres(PrivateServer, Database):
         super().clear_leftovers()
         cluster = self.data / "cluster"
         lock_file = cluster / "postmaster.pid"
-        with suppress(FileNotFoundError):
+        # That pid may be a stranger's by now, into whom only root may look, or who ends this very moment.
+        with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
             pid = int(lock_file.read_text().splitlines()[0])
             postmaster = of_pid(pid)
             if postmaster is not None and Path(f"/proc/{pid}/cwd").readlink() == cluster:

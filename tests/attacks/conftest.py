@@ -61,7 +61,7 @@ class Stage:
         async with (
             wiring.escrow_worker(changed, Health(None)) as worker,
             amqp.connect(
-                self.brokers.url("escrow"), ca_file=self.brokers.ca_file, name="test", timeout_seconds=10
+                self.brokers.url("escrow"), ca_file=self.brokers.ca_file, name="test", timeout_seconds=60
             ) as connection,
             amqp.Consumer(connection, "escrow", prefetch_count=400) as consumer,
         ):

@@ -99,7 +99,7 @@ async def _submit_garbage(trial: Trial) -> None:
     """Send a message that no worker can accept, and wait for the rejection."""
     url, ca_file = trial.stack.broker.url("fleet"), trial.stack.broker.ca_file
     async with (
-        amqp.connect(url, ca_file=ca_file, name="garbage", timeout_seconds=10) as connection,
+        amqp.connect(url, ca_file=ca_file, name="garbage", timeout_seconds=60) as connection,
         amqp.Requester(connection) as requester,
     ):
         key = routing_key("escrow", "somebody")

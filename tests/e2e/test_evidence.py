@@ -122,7 +122,7 @@ async def test_what_is_damaged_in_the_database_is_named_told_and_made_good(
     for home in homes:
         await escrow_live_keys(home, KEYS_EACH)
     total = HOSTS * KEYS_EACH
-    await until(lambda: coverage(strongroom)["counts"]["proven"] == total, "every key is proven", seconds_max=120)
+    await until(lambda: coverage(strongroom)["counts"]["proven"] == total, "every key is proven", seconds_max=240)
 
     for home in homes:
         strongroom("sync", home=home).done()
@@ -139,12 +139,12 @@ async def test_what_is_damaged_in_the_database_is_named_told_and_made_good(
     def unprovable() -> set[str]:
         return {gap["record"] for gap in coverage(strongroom)["gaps"] if gap["state"] == "unprovable"}
 
-    await until(lambda: unprovable() == expected, "exactly those ten are unprovable", seconds_max=60)
+    await until(lambda: unprovable() == expected, "exactly those ten are unprovable", seconds_max=120)
     strongroom("coverage", home=AUDITOR).done(ExitCode.FAILED)
 
     for name in sorted({victim["principal"] for victim in victims}):
         strongroom("sync", home=fleet.folder / name).done()
-    await until(lambda: not unprovable(), "every key is proven again", seconds_max=60)
+    await until(lambda: not unprovable(), "every key is proven again", seconds_max=120)
     after = coverage(strongroom)
     assert after["counts"]["proven"] == total
     assert after["gaps"] == []

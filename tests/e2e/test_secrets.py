@@ -11,6 +11,7 @@ from deploy.local.trial import PROVER, WORKERS, Trial
 from tests.e2e.conftest import Enrol
 from tests.support.canary import files_that_show, forms_of, shows, tables_that_show
 from tests.support.command import Command
+from tests.support.processes import open_files
 
 from strongroom.crypto.key_file import read_signing_key
 from strongroom.errors import ExitCode, KeyFileInvalid
@@ -145,7 +146,7 @@ def seen_by(trial: Trial, name: str) -> str:
     proc = Path("/proc") / str(worker(trial, name).pid)
     try:
         environment = (proc / "environ").read_bytes().decode(errors="replace")
-        descriptors = [str(path.readlink()) for path in (proc / "fd").iterdir()]
+        descriptors = open_files(worker(trial, name).pid)
     except PermissionError:
         # Not even its own user may look into it: `test_passphrases` shows that on purpose.
         return told

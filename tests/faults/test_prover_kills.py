@@ -8,16 +8,24 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import asyncpg
+import pytest
 from deploy.local.postgres import PrivatePostgres
+from pydantic import SecretStr
 from tests.conftest import FreshDatabase
 from tests.support import authority as make
+from tests.support.commit_proxy import CommitProxy, Loss
+from tests.support.hosts import soon
 from tests.support.proving import Proven, named, proven_place
 from tests.support.waiting import until
 
+from strongroom.errors import CommitUnknown, ExitCode
 from strongroom.leaves import ProofLeaf
 from strongroom.migrations import migrate
+from strongroom_recovery.prover.worker import LANES
 
 ROOT = Path(__file__).parents[2]
 STATEMENTS = 480
@@ -54,7 +62,7 @@ async def prover(at: Proven, name: str) -> AsyncIterator["subprocess.Popen[bytes
         yield process
     finally:
         process.kill()
-        await asyncio.to_thread(process.wait, 30)
+        await asyncio.to_thread(process.wait, 60)
 
 
 async def looked_at(at: Proven) -> set[int]:
@@ -99,7 +107,7 @@ async def test_a_prover_that_is_killed_anywhere_proves_everything_once(
         await until(lambda: is_past(at, STATEMENTS), "all is proven")
         await until((at.place.folder / "last.health").exists, "it is at work")
         process.terminate()
-        assert await asyncio.to_thread(process.wait, 30) == 0
+        assert await asyncio.to_thread(process.wait, 60) == 0
     proofs = await at.proofs()
     assert not overlaps(proofs)
     assert named(proofs) == expected
@@ -125,7 +133,7 @@ async def test_two_processes_share_the_work_and_one_that_dies_leaves_it_to_the_o
 async def test_a_database_that_goes_and_comes_back_is_waited_for(
     own_postgres: PrivatePostgres, tmp_path: Path
 ) -> None:
-    """The same process goes on; nobody has to start it again, and no key is called lost."""
+    """Lost outside of COMMIT, it ends no prover: the same process goes on, and no key is called lost."""
     database = FreshDatabase(own_postgres, "strongroom")
     await migrate(database.url("strongroom_owner"))
     at = await proven_place(database, tmp_path)
@@ -133,10 +141,56 @@ async def test_a_database_that_goes_and_comes_back_is_waited_for(
     log = tmp_path / "patient.log"
     async with prover(at, "patient") as process:
         await until(lambda: is_past(at, 16), "some are proven")
-        await asyncio.to_thread(own_postgres.stop)
+        async with kept_from_writing(database):
+            await asyncio.to_thread(own_postgres.stop)
         await until(lambda: "backing off" in log.read_text(), "it waits")
         await asyncio.to_thread(own_postgres.start)
         await at.keys(1)
         await until(lambda: is_past(at, STATEMENTS + 1), "all is proven")
         assert process.poll() is None
-    assert named(await at.proofs()) == expected
+    proofs = await at.proofs()
+    assert not overlaps(proofs)
+    assert named(proofs) == expected
+
+
+@asynccontextmanager
+async def kept_from_writing(database: FreshDatabase) -> AsyncIterator[None]:
+    """Hold every lane of a prover in the middle of a transaction; in there the server may be stopped."""
+    connection = await asyncpg.connect(database.superuser_url)
+    try:
+        await connection.execute("BEGIN; LOCK TABLE recovery_leaves IN EXCLUSIVE MODE")
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+
+        async def are_held() -> bool:
+            return bool(await connection.fetchval(waiting) == LANES)
+
+        await until(are_held, "all lanes wait for a lock")
+        yield
+    finally:
+        connection.terminate()
+
+
+@pytest.mark.parametrize("loss", Loss, ids=str)
+async def test_a_prover_that_loses_the_database_inside_commit_ends_and_the_next_goes_on(
+    database: FreshDatabase, tmp_path: Path, loss: Loss
+) -> None:
+    """Whether its proof is stored it cannot know, so it ends; the next process reads it from the log."""
+    at = await proven_place(database, tmp_path)
+    expected = await filled(at)
+    async with CommitProxy(database.server).listening() as proxy:
+        url = SecretStr(proxy.url(database.url("strongroom_recovery")))
+        through = replace(at, settings=at.settings.model_copy(update={"database_url": url}))
+        async with prover(through, "cut") as process:
+            await until(lambda: is_past(at, 16), "some are proven")
+            proxy.lose(loss)
+            await soon(proxy.lost)
+            proxy.cut()
+            assert await asyncio.to_thread(process.wait, 60) == ExitCode.FAILED
+        assert CommitUnknown.code in (tmp_path / "cut.log").read_text()
+        async with prover(through, "next") as process:
+            await until(lambda: is_past(at, STATEMENTS), "all is proven")
+            assert process.poll() is None
+    proofs = await at.proofs()
+    assert not overlaps(proofs)
+    assert named(proofs) == expected
+    assert sum(leaf.records for leaf in proofs) == STATEMENTS - len(expected)

@@ -152,11 +152,11 @@ async def set_read_only(site: Site, value: str) -> None:
 async def test_a_broker_without_memory_keeps_what_it_has_and_takes_no_more(site: Site, servers: Servers) -> None:
     """During the alarm workers store what is queued, and agents spool; afterwards everyone gets a receipt."""
     queued, held_up = [await site.enrol(name) for name in ("queued", "held-up")]
-    assert (await escrow(queued, wait_seconds=1)).spooled == 1
+    assert (await escrow(queued, wait_seconds=5)).spooled == 1
     await site.holds("escrow", 1)
     await limit_memory(servers, "0.00001")
     try:
-        held = asyncio.create_task(escrow(held_up, wait_seconds=1))
+        held = asyncio.create_task(escrow(held_up, wait_seconds=5))
         async with site.worker("escrow").running():
             stored = "SELECT FROM escrow_statements WHERE principal = $1"
             await until(lambda: site.count(stored, queued.name), "what was queued is stored")

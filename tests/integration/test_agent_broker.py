@@ -60,7 +60,7 @@ async def _empty_queues(broker: PrivateRabbit) -> None:
     async with connect(broker.url("operator"), ca_file=broker.ca_file, name="test operator") as connection:
         channel = await connection.channel(confirms=True)
         for queue in QUEUES:
-            await channel.queue_purge(queue.name, timeout=10)
+            await channel.queue_purge(queue.name, timeout=60)
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ async def test_a_key_waits_in_the_queue_while_the_worker_is_away_and_is_stored_o
     """Every attempt leaves a copy; all of them are one record."""
     monkeypatch.setattr(session, "ANSWER_SECONDS_MAX", 0.1)
     with Agent.open(home.path) as agent:
-        done = await agent.escrow([key()], wait_seconds=0.5)
+        done = await agent.escrow([key()], wait_seconds=3)
         assert isinstance(done.error, NoAnswer)
         assert (done.spooled, done.exit_code) == (1, ExitCode.TRY_LATER)
         monkeypatch.undo()

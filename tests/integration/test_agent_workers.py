@@ -149,7 +149,7 @@ async def test_keys_that_were_spooled_without_worker_are_stored_once(
     with Agent.open(site.folder / "home") as agent:
         with monkeypatch.context() as patch:
             patch.setattr(session, "ANSWER_SECONDS_MAX", 0.1)
-            assert isinstance((await agent.escrow([key()], wait_seconds=0.5)).error, NoAnswer)
+            assert isinstance((await agent.escrow([key()], wait_seconds=3)).error, NoAnswer)
         for number in range(299):
             await agent.escrow([key(name=f"key {number}")], wait_seconds=0)
         async with site.both_workers():

@@ -281,7 +281,7 @@ async def test_a_terminated_connection_is_replaced(database: FreshDatabase) -> N
 
 async def test_a_query_without_an_answer_is_given_up(database: FreshDatabase) -> None:
     """The command timeout ends a query that hangs, and the connection works again afterwards."""
-    async with connect(recovery(database), connections_max=1, command_timeout_seconds=1) as opened:
+    async with connect(recovery(database), connections_max=1, command_timeout_seconds=3) as opened:
         with pytest.raises(DatabaseUnavailable, match="in time"):
             async with opened.transaction() as tx:
                 await tx.fetch("SELECT pg_sleep(60)")
@@ -292,7 +292,7 @@ async def test_a_query_without_an_answer_is_given_up(database: FreshDatabase) ->
 async def test_waiting_for_a_connection_has_an_end(database: FreshDatabase) -> None:
     """With every connection in use the next transaction is told to try later."""
     async with (
-        connect(recovery(database), connections_max=1, command_timeout_seconds=1) as opened,
+        connect(recovery(database), connections_max=1, command_timeout_seconds=3) as opened,
         opened.reading(),
     ):
         with pytest.raises(DatabaseUnavailable):
@@ -435,7 +435,7 @@ async def test_a_commit_without_an_answer_in_time_is_unknown(database: FreshData
     """The server commits, its answer hangs until the timeout: CommitUnknown."""
     async with (
         Relay(recovery(database)).listening() as relay,
-        connect(relay.url, command_timeout_seconds=1) as opened,
+        connect(relay.url, command_timeout_seconds=3) as opened,
     ):
         with pytest.raises(CommitUnknown, match="in time"):
             async with opened.transaction() as tx:

@@ -5,7 +5,8 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import gettempdir, mkdtemp
 from typing import Any
@@ -16,6 +17,8 @@ from tests.support import authority as make
 from tests.support.attacker import UNGUARDED, as_superuser
 from tests.support.backups import AFTER, BEFORE, HOSTS, KEYS, Backups, taken
 from tests.support.command import Command, Outcome
+from tests.support.keyrings import NoTransport
+from tests.support.processes import command_lines, is_pending, stopped
 from tests.support.recovery import Place, place_of
 from tests.support.servers import lent
 from tests.support.site import PROGRAMS, SYSTEM_PATH
@@ -90,16 +93,9 @@ def folders_in(folder: Path) -> list[Path]:
 
 
 def users_of(folder: Path) -> list[str]:
-    """Return the command lines of the processes that name a folder, ours excepted."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue  # it has ended
-        if str(folder) in words:
-            found.append(words)
-    return found
+    """Return the command lines of the processes that name a folder."""
+    lines = (line.replace(b"\0", b" ").decode(errors="replace") for line in command_lines())
+    return [line for line in lines if str(folder) in line]
 
 
 class Drill:
@@ -349,19 +345,29 @@ def test_protected_keys_open_with_their_passphrase_and_keep_leaves_the_cluster(
 # ---- the way out -------------------------------------------------------------------------------------------
 
 
-async def started(run: Drill, work: Path, backups: Backups) -> asyncio.subprocess.Process:
-    """Start a drill and stop it (SIGSTOP) while its server runs."""
-    words = map(str, run.words("--dump", backups.custom))
+@asynccontextmanager
+async def loading(
+    run: Drill, work: Path, backups: Backups, folder: Path
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a drill that gets no further than the end of its dump; after the block nothing of it runs any more."""
+    endless = folder / "endless.sql"
+    head, end, tail = backups.plain.read_text().partition("\n-- PostgreSQL database dump complete")
+    endless.write_text(f"{head}\nSELECT pg_sleep('infinity');\n{end}{tail}")
     process = await asyncio.create_subprocess_exec(
         PROGRAMS / "strongroom",
-        *words,
+        *map(str, run.words("--dump", endless)),
         env={"PATH": SYSTEM_PATH, "LANG": "C.UTF-8"},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    await until(lambda: any(work.glob("*/socket/.s.PGSQL.*")), "the server is started")
-    process.send_signal(signal.SIGSTOP)
-    return process
+    try:
+        await until(lambda: any("-U strongroom_owner" in line for line in users_of(work)), "the dump is loaded")
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+        await until(lambda: not users_of(work), "the end of the server")
 
 
 def postmaster(work: Path) -> int:
@@ -370,40 +376,33 @@ def postmaster(work: Path) -> int:
     return int(file.read_text().splitlines()[0])
 
 
-def is_pending(pid: int, number: signal.Signals) -> bool:
-    """Say whether a signal waits to be delivered to a process."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    mask = next(int(line.split()[1], 16) for line in lines if line.startswith("ShdPnd:"))
-    return bool(mask & 1 << number - 1)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_an_interrupted_drill_leaves_nothing(
-    backups: Backups, run: Drill, work: Path, number: signal.Signals
+    backups: Backups, run: Drill, work: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     """The server is stopped and the folder is removed when the command ends, also if the signal comes twice."""
-    process = await started(run, work, backups)
-    server = postmaster(work)
-    os.kill(server, signal.SIGSTOP)
-    process.send_signal(number)
-    process.send_signal(signal.SIGCONT)
-    await until(lambda: is_pending(server, signal.SIGINT), "the server is told to stop")
-    process.send_signal(number)
-    await until(lambda: not is_pending(process.pid, number), "the second signal has arrived")
-    os.kill(server, signal.SIGCONT)
-    out, err = await process.communicate()
-    assert (process.returncode, out) == (1, b"")
-    assert b"interrupted: nothing is left" in err
-    assert users_of(work) == []
+    async with loading(run, work, backups, tmp_path) as process:
+        server = postmaster(work)
+        async with stopped(server):
+            process.send_signal(number)
+            await until(lambda: is_pending(server, signal.SIGINT), "the server is told to stop")
+            process.send_signal(number)
+            await until(lambda: not is_pending(process.pid, number), "the second signal has arrived")
+        out, err = await process.communicate()
+        assert (process.returncode, out) == (1, b"")
+        assert b"interrupted: nothing is left" in err
+        assert users_of(work) == []
 
 
-async def test_a_drill_that_is_killed_takes_its_server_with_it(backups: Backups, run: Drill, work: Path) -> None:
+async def test_a_drill_that_is_killed_takes_its_server_with_it(
+    backups: Backups, run: Drill, work: Path, tmp_path: Path
+) -> None:
     """Nobody can clean up then; but no server goes on serving what was restored."""
-    process = await started(run, work, backups)
-    assert users_of(work)
-    process.kill()
-    await process.communicate()
-    await until(lambda: not users_of(work), "the end of the server")
+    async with loading(run, work, backups, tmp_path) as process:
+        assert postmaster(work)
+        process.kill()
+        await process.communicate()
+        await until(lambda: not users_of(work), "the end of the server")
     left = sorted(folders_in(work))
     assert [each.name[:17] for each in left] == ["strongroom-drill-"]
     shutil.rmtree(left[0])
@@ -432,7 +431,7 @@ TAMPERED = {
 }
 
 
-class NoKeys:
+class NoKeys(NoTransport):
     """A keyring without keys."""
 
     kids: frozenset[str] = frozenset()
@@ -457,9 +456,9 @@ async def looked_at(
 ) -> Report:
     """Drill the database of a place."""
     settings = place.settings
-    means = Means(
-        make.signing_key(root).public_key, FileKeyring(settings.sealing_keys_dir, None), place.folder, state_dirs
-    )
+    assert settings.sealing_keys_dir is not None
+    keyring = FileKeyring(settings.sealing_keys_dir, None)
+    means = Means(make.signing_key(root).public_key, keyring, place.folder, state_dirs)
     async with databases.connect(place.databases.url(role)) as opened:
         return await drill(opened, means, count=count, seed=7, say=lambda _: None)
 
@@ -569,7 +568,7 @@ async def test_a_database_is_drilled_by_its_url(place: Place, run: Drill, tmp_pa
     await place.escrow(make.escrow())
     url = tmp_path / "url"
     url.write_text(place.databases.url("strongroom_auditor") + "\n")
-    keys = ("--keys", place.settings.sealing_keys_dir, "--root-key", place.settings.root_key_file)
+    keys = ("--keys", str(place.settings.sealing_keys_dir), "--root-key", place.settings.root_key_file)
     report = await asyncio.to_thread(run, "--database-url-file", url, *keys)
     assert (report["ok"], report["opened"], report["restore_seconds"]) == (True, 1, 0.0)
     assert report["source"] == {"kind": "database", "path": str(url)}

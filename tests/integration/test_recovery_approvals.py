@@ -682,17 +682,17 @@ async def test_subscribers_hear_ids_and_nothing_else(place: Place) -> None:
     request = officers_request()
     async with (
         amqp.connect(
-            place.brokers.url("events"), ca_file=place.brokers.ca_file, name="test", timeout_seconds=10
+            place.brokers.url("events"), ca_file=place.brokers.ca_file, name="test", timeout_seconds=60
         ) as connection,
         place.worker(),
     ):
         channel = await connection.channel(confirms=False)
-        await channel.queue_declare("events.test", exclusive=True, timeout=10)
-        await channel.queue_bind("events.test", EVENTS_EXCHANGE, f"v1.*.{make.PRINCIPAL}", timeout=10)
+        await channel.queue_declare("events.test", exclusive=True, timeout=60)
+        await channel.queue_bind("events.test", EVENTS_EXCHANGE, f"v1.*.{make.PRINCIPAL}", timeout=60)
         await approved(place, request)
         await place.release(request)
-        got = [await channel.basic_get("events.test", no_ack=True, timeout=10) for _ in range(4)]
-        await channel.queue_delete("events.test", timeout=10)
+        got = [await channel.basic_get("events.test", no_ack=True, timeout=60) for _ in range(4)]
+        await channel.queue_delete("events.test", timeout=60)
     heard = [json.loads(each.body) for each in got]
     assert [each["what"] for each in heard] == ["request", "approval", "approval", "release"]
     assert {each["principal"] for each in heard} == {make.PRINCIPAL}

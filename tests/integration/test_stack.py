@@ -24,6 +24,7 @@ from deploy.local.postgres import ROLES, PrivatePostgres
 from deploy.local.rabbitmq import USERS, PrivateRabbit
 from deploy.local.server import PrivateServer, StackError
 from deploy.local.stack import NOT_RUNNING, Stack
+from tests.support.processes import command_lines
 from tests.support.servers import lent
 
 from strongroom.topology import ESCROW_QUEUE, EXCHANGE, VHOST
@@ -223,7 +224,7 @@ async def test_broker_takes_its_users_by_tls_only(stack: Stack) -> None:
         connection = await aio_pika.connect(broker.url(user), ssl_context=trust(broker))
         await connection.close()
     with pytest.raises(AMQPConnectionError):
-        await aio_pika.connect(broker.url("operator").replace("amqps://", "amqp://"), timeout=10)
+        await aio_pika.connect(broker.url("operator").replace("amqps://", "amqp://"), timeout=60)
 
 
 async def test_broker_has_no_default_user(stack: Stack) -> None:
@@ -254,11 +255,7 @@ class CommandLines(threading.Thread):
     def run(self) -> None:
         """Look again and again until `stop`."""
         while not self._over.is_set():
-            for file in Path("/proc").glob("[0-9]*/cmdline"):
-                try:
-                    self.seen.add(file.read_bytes())
-                except OSError:
-                    continue
+            self.seen.update(command_lines())
 
     def stop(self) -> bytes:
         """End the thread and return all that it saw."""
@@ -371,17 +368,20 @@ def test_process_lives_until_its_last_thread_has_ended() -> None:
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
-        port = int(child.stdout.readline())
-        while Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
-            os.sched_yield()
-        found = process.of_pid(child.pid)
-        assert found is not None
-        assert found.alive()
-        assert not found.wait_gone(0)
-        assert not ports.is_free(port)
-        found.kill()
-        assert ports.is_free(port)
-        assert not found.alive()
+        try:
+            port = int(child.stdout.readline())
+            while Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+                os.sched_yield()
+            found = process.of_pid(child.pid)
+            assert found is not None
+            assert found.alive()
+            assert not found.wait_gone(0)
+            assert not ports.is_free(port)
+            found.kill()
+            assert ports.is_free(port)
+            assert not found.alive()
+        finally:
+            child.kill()
 
 
 async def test_database_survives_a_kill(own_postgres: PrivatePostgres) -> None:
@@ -468,7 +468,7 @@ async def test_broker_keeps_confirmed_messages_through_a_kill(own_broker: Privat
     channel = await connection.channel(on_return_raises=True)
     exchange = await channel.get_exchange(EXCHANGE, ensure=False)
     message = aio_pika.Message(b"kept", delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
-    await exchange.publish(message, routing_key="v1.escrow.laptop-0417", timeout=30)
+    await exchange.publish(message, routing_key="v1.escrow.laptop-0417", timeout=60)
     await connection.close()
     own_broker.kill()
     own_broker.start()
@@ -476,7 +476,7 @@ async def test_broker_keeps_confirmed_messages_through_a_kill(own_broker: Privat
     async with await aio_pika.connect(url, ssl_context=trust(own_broker)) as connection:
         channel = await connection.channel()
         queue = await channel.get_queue(ESCROW_QUEUE, ensure=False)
-        kept = await queue.get(timeout=30)
+        kept = await queue.get(timeout=60)
         assert kept.body == b"kept"
         await kept.ack()
 

@@ -46,7 +46,7 @@ def test_worker_that_ends_is_started_again(supervisor: Process, started: Path, t
     assert second is not None
     assert first != second
     assert supervisor.alive()
-    supervisor.stop(SIGTERM, 10)
+    supervisor.stop(SIGTERM, 60)
     assert "the worker ended with -9" in (tmp_path / "log").read_text()
 
 
@@ -55,7 +55,7 @@ def test_stopping_the_supervisor_ends_the_worker(supervisor: Process, started: P
     worker = process.of_pid(int(started.read_text()))
     assert worker is not None
     supervisor.send(SIGTERM)
-    assert supervisor.wait_gone(10)
+    assert supervisor.wait_gone(60)
     assert not worker.alive()
     assert process.find(tmp_path / "worker.pid") is None
 

@@ -161,7 +161,7 @@ def test_worker_that_dies_is_replaced(folder: Path, worker: str) -> None:
     """After SIGKILL of a worker `up` finds another one listening."""
     first = worker_process(folder, worker)
     first.send(SIGKILL)
-    assert first.wait_gone(10)
+    assert first.wait_gone(60)
     (folder / "run" / f"{worker}.health").unlink()
     assert command("up", "--folder", str(folder)).returncode == 0
     assert worker_process(folder, worker) != first
@@ -193,7 +193,7 @@ def test_down_ends_the_workers_too(tmp_path_factory: pytest.TempPathFactory) -> 
         supervisor = process.find(pid_file(folder, WORKERS[0]))
         assert supervisor is not None
         supervisor.send(SIGKILL)
-        assert supervisor.wait_gone(10)
+        assert supervisor.wait_gone(60)
         assert command("down", "--folder", str(folder)).returncode == 0
         assert not any(worker.alive() for worker in workers)
         assert "stopped" in command("status", "--folder", str(folder)).stdout

@@ -30,7 +30,7 @@ from strongroom_escrow import wiring
 from strongroom_escrow.settings import EscrowSettings
 
 OTHER = "laptop-0418"
-ANSWER_SECONDS_MAX = 30
+ANSWER_SECONDS_MAX = 60
 
 
 class Sender:

@@ -62,7 +62,7 @@ async def publish_raw(
         _frame(_BODY, channel.number, body),
     ]
     await channel.connection.write_queue.put(ChannelFrame(payload=b"".join(frames), should_close=False))
-    await channel.basic_qos(prefetch_count=1, timeout=10)
+    await channel.basic_qos(prefetch_count=1, timeout=60)
 
 
 def _frame(kind: int, channel: int, payload: bytes) -> bytes:

@@ -60,7 +60,7 @@ def untouched(_message: Seen, answer: bytes) -> bytes:
 async def owning(brokers: Brokers) -> AsyncIterator[AbstractChannel]:
     """Open a channel as the administrator of the broker."""
     async with amqp.connect(
-        brokers.url("operator"), ca_file=brokers.ca_file, name="attacker", timeout_seconds=10
+        brokers.url("operator"), ca_file=brokers.ca_file, name="attacker", timeout_seconds=60
     ) as connection:
         yield await connection.channel(confirms=False)
 
@@ -83,7 +83,7 @@ class Tap:
                 message_id=message.message_id, reply_to=_DIRECT_REPLY_TO, headers={}, delivery_mode=2
             ),
         )
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             return await self.answers.get()
 
 

@@ -34,7 +34,7 @@ from strongroom_recovery import wiring
 from strongroom_recovery.settings import RecoverySettings
 from strongroom_recovery.worker import RecoveryWorker
 
-ANSWER_SECONDS_MAX = 30
+ANSWER_SECONDS_MAX = 60
 
 _VERBS: Mapping[str, Verb] = {Enrolment.TYPE: "enrol"}
 _INSERT_STATEMENT = "INSERT INTO escrow_statements VALUES ($1, $2, $3, $4, $5, $6)"
@@ -152,7 +152,7 @@ class Place:
                 changed, wiring.read_keys(changed), health or Health(None), clock=lambda: self.now
             ) as worker,
             amqp.connect(
-                self.brokers.url("recovery"), ca_file=self.brokers.ca_file, name="test", timeout_seconds=10
+                self.brokers.url("recovery"), ca_file=self.brokers.ca_file, name="test", timeout_seconds=60
             ) as connection,
             amqp.Consumer(connection, "recovery", prefetch_count=1) as consumer,
         ):
@@ -243,7 +243,7 @@ class Place:
 
 
 def _operator(brokers: Brokers) -> AbstractAsyncContextManager[amqp.Connection]:
-    return amqp.connect(brokers.url("operator"), ca_file=brokers.ca_file, name="operator", timeout_seconds=10)
+    return amqp.connect(brokers.url("operator"), ca_file=brokers.ca_file, name="operator", timeout_seconds=60)
 
 
 def _leaf(statement: Statement, body: Escrow) -> bytes:
@@ -292,7 +292,7 @@ async def place_of(
     )
     place = Place(databases, brokers, roster, folder, settings)
     async with (
-        amqp.connect(brokers.url("fleet"), ca_file=brokers.ca_file, name="fleet", timeout_seconds=10) as connection,
+        amqp.connect(brokers.url("fleet"), ca_file=brokers.ca_file, name="fleet", timeout_seconds=60) as connection,
         amqp.Requester(connection) as place.requester,
     ):
         yield place

@@ -30,7 +30,7 @@ from strongroom_agent.invitation import invite
 AUTHORITY: Final = "site.example.org"
 PROGRAMS: Final = Path(sys.executable).parent
 SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-STOP_SECONDS_MAX: Final = 30
+STOP_SECONDS_MAX: Final = 60
 LISTENING_SECONDS_MAX: Final = 60
 
 
@@ -301,7 +301,7 @@ class Site:
     async def connected(self, user: str) -> AsyncIterator[amqp.Connection]:
         """Connect to the broker as one of its users."""
         async with amqp.connect(
-            self.brokers.url(user), ca_file=self.brokers.ca_file, name=f"test {user}", timeout_seconds=30
+            self.brokers.url(user), ca_file=self.brokers.ca_file, name=f"test {user}", timeout_seconds=60
         ) as connection:
             yield connection
 

@@ -30,5 +30,5 @@ def test_an_interrupt_between_start_and_pid_file_waits_for_the_pid_file(
         )
     started = process.find(pid_file)
     assert started is not None
-    started.stop(SIGTERM, 10)
+    started.stop(SIGTERM, 60)
     assert getsignal(SIGINT) is default_int_handler

@@ -32,7 +32,7 @@ def _no_password_is_logged(broker: PrivateRabbit, caplog: pytest.LogCaptureFixtu
 @pytest.fixture
 def link(broker: PrivateRabbit) -> Link:
     """Connects one of the users to the shared broker."""
-    return lambda user: connect(broker.url(user), ca_file=broker.ca_file, name=f"test {user}")
+    return lambda user: connect(broker.url(user), ca_file=broker.ca_file, name=f"test {user}", timeout_seconds=60)
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ async def operator(link: Link) -> AsyncIterator[AbstractChannel]:
     async with link("operator") as connection:
         channel = await connection.channel(confirms=True)
         for queue in QUEUES:
-            await channel.queue_purge(queue.name, timeout=10)
+            await channel.queue_purge(queue.name, timeout=60)
         yield channel
 
 
@@ -67,7 +67,7 @@ async def send(
 
 async def depth(channel: AbstractChannel, queue: str) -> int:
     """How many messages a queue holds ready."""
-    declared = await asyncio.wait_for(channel.queue_declare(queue, passive=True), 10)
+    declared = await asyncio.wait_for(channel.queue_declare(queue, passive=True), 60)
     return declared.message_count or 0
 
 

@@ -192,4 +192,4 @@ async def test_a_deleted_account_is_out_at_once(broker: PrivateRabbit, operator:
         assert NAME not in users(broker)
         with pytest.raises(BrokerUnavailable, match="refused the login"):
             await publish(broker, url, f"v1.escrow.{NAME}")
-    assert (await operator.basic_get("escrow", no_ack=True, timeout=10)).body == b"sent"
+    assert (await operator.basic_get("escrow", no_ack=True, timeout=60)).body == b"sent"

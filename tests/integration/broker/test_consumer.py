@@ -195,10 +195,10 @@ async def test_a_queue_without_the_right_to_read_is_an_error(link: Link) -> None
 
 async def test_a_deleted_queue_ends_the_consumer(link: Link, operator: AbstractChannel) -> None:
     """The broker's own cancel, which the driver leaves unnoticed, is an error at once."""
-    await operator.queue_declare("brief", durable=True, arguments={"x-queue-type": "quorum"}, timeout=10)
+    await operator.queue_declare("brief", durable=True, arguments={"x-queue-type": "quorum"}, timeout=60)
     async with link("operator") as connection, Consumer(connection, "brief", prefetch_count=1) as consumer:
         waiting = asyncio.create_task(consumer.next_batch(1, 1))
-        await operator.queue_delete("brief", timeout=10)
+        await operator.queue_delete("brief", timeout=60)
         with pytest.raises(BrokerUnavailable, match="ended the consumer of queue brief"):
             await waiting
 
@@ -247,7 +247,7 @@ async def test_an_answer_to_a_requester_that_is_gone_harms_nothing(link: Link) -
             await send(requester, "m-2")
             (there,) = await consumer.next_batch(1, 0)
             assert await consumer.reply(there, b"in time")
-            assert await requester.answer("m-2", 30) == b"in time"
+            assert await requester.answer("m-2", 60) == b"in time"
         await consumer.ack_through(there)
 
 
@@ -269,4 +269,4 @@ async def _answered(requester: Requester, consumer: Consumer, message_id: str) -
     (delivery,) = await consumer.next_batch(1, 0)
     assert await consumer.reply(delivery, b"yes")
     await consumer.ack(delivery)
-    assert await requester.answer(message_id, 30) == b"yes"
+    assert await requester.answer(message_id, 60) == b"yes"

@@ -23,10 +23,10 @@ async def subscriber(link: Link) -> AsyncIterator[AbstractChannel]:
     """A channel of the subscribers' user, whose durable queue hears of releases."""
     async with link("events") as connection:
         channel = await connection.channel(confirms=False)
-        await channel.queue_declare(QUEUE, durable=True, timeout=10)
-        await channel.queue_bind(QUEUE, EVENTS_EXCHANGE, "v1.released.*", timeout=10)
+        await channel.queue_declare(QUEUE, durable=True, timeout=60)
+        await channel.queue_bind(QUEUE, EVENTS_EXCHANGE, "v1.released.*", timeout=60)
         yield channel
-        await channel.queue_delete(QUEUE, timeout=10)
+        await channel.queue_delete(QUEUE, timeout=60)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ async def test_a_subscriber_gets_the_event_as_it_was_announced(
     for _ in range(2):
         assert await consumer.announce(KEY, b"{}", message_id="request-1")
     for _ in range(2):
-        message = await subscriber.basic_get(QUEUE, no_ack=True, timeout=10)
+        message = await subscriber.basic_get(QUEUE, no_ack=True, timeout=60)
         properties = message.header.properties
         assert (message.body, message.routing_key) == (b"{}", KEY)
         assert (properties.message_id, properties.delivery_mode) == ("request-1", 2)
@@ -55,8 +55,8 @@ async def test_an_event_that_nobody_subscribed_to_is_no_error(
     """The broker confirms it and forgets it; the next one arrives."""
     assert await consumer.announce(event_key("proven", "laptop-7"), b"unheard", message_id="m-1")
     assert await consumer.announce(KEY, b"heard", message_id="m-2")
-    assert (await subscriber.basic_get(QUEUE, no_ack=True, timeout=10)).body == b"heard"
-    assert isinstance((await subscriber.basic_get(QUEUE, timeout=10)).delivery, Basic.GetEmpty)
+    assert (await subscriber.basic_get(QUEUE, no_ack=True, timeout=60)).body == b"heard"
+    assert isinstance((await subscriber.basic_get(QUEUE, timeout=60)).delivery, Basic.GetEmpty)
 
 
 async def test_announcing_without_the_right_to_is_refused_and_harms_nothing(link: Link) -> None:
@@ -75,12 +75,12 @@ async def test_a_subscribers_full_queue_cannot_hold_up_whoever_announces(
     async with link("events") as connection:
         channel = await connection.channel(confirms=False)
         full: dict[str, FieldValue] = {"x-max-length": 0, "x-overflow": "reject-publish"}
-        await channel.queue_declare("events.full", exclusive=True, arguments=full, timeout=10)
-        await channel.queue_bind("events.full", EVENTS_EXCHANGE, "#", timeout=10)
+        await channel.queue_declare("events.full", exclusive=True, arguments=full, timeout=60)
+        await channel.queue_bind("events.full", EVENTS_EXCHANGE, "#", timeout=60)
         assert not await consumer.announce(KEY, b"1", message_id="m-1")
-        await channel.queue_delete("events.full", timeout=10)
+        await channel.queue_delete("events.full", timeout=60)
     assert await consumer.announce(KEY, b"2", message_id="m-2")
-    assert [(await subscriber.basic_get(QUEUE, no_ack=True, timeout=10)).body for _ in range(2)] == [b"1", b"2"]
+    assert [(await subscriber.basic_get(QUEUE, no_ack=True, timeout=60)).body for _ in range(2)] == [b"1", b"2"]
 
 
 async def test_without_the_exchange_the_operator_is_told_to_apply_the_topology(broker: PrivateRabbit) -> None:
@@ -92,7 +92,7 @@ async def test_without_the_exchange_the_operator_is_told_to_apply_the_topology(b
         url = broker.url("operator").rpartition("/")[0] + f"/{host}"
         async with connect(url, ca_file=broker.ca_file, name="test") as connection:
             channel = await connection.channel(confirms=False)
-            await channel.queue_declare("recovery", durable=True, timeout=10)
+            await channel.queue_declare("recovery", durable=True, timeout=60)
             async with Consumer(connection, "recovery", prefetch_count=1) as consumer:
                 with pytest.raises(Unroutable) as refused:
                     await consumer.announce(KEY, b"{}", message_id="m-1")

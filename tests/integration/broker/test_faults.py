@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 
 import pytest
 from deploy.local.rabbitmq import PrivateRabbit
@@ -14,19 +15,22 @@ from strongroom.broker import Connection, Consumer, Requester, connect
 from strongroom.errors import BrokerUnavailable
 from strongroom.topology import EXCHANGE
 
-OwnLink = Callable[..., AbstractAsyncContextManager[Connection]]
+OwnLink = Callable[[str], AbstractAsyncContextManager[Connection]]
 
 
 @pytest.fixture
 def own_link(own_broker: PrivateRabbit) -> OwnLink:
     """Connects one of the users to the broker of this test."""
 
-    def link(user: str, timeout_seconds: float = 10) -> AbstractAsyncContextManager[Connection]:
-        return connect(
-            own_broker.url(user), ca_file=own_broker.ca_file, name=f"test {user}", timeout_seconds=timeout_seconds
-        )
+    def link(user: str) -> AbstractAsyncContextManager[Connection]:
+        return connect(own_broker.url(user), ca_file=own_broker.ca_file, name=f"test {user}", timeout_seconds=10)
 
     return link
+
+
+def waits_for_at_most(connection: Connection, seconds: float) -> None:
+    """Let an open connection give up sooner, on a broker that will not answer."""
+    connection.endpoint = replace(connection.endpoint, timeout_seconds=seconds)
 
 
 async def test_a_killed_broker_ends_all_waiting_and_keeps_what_it_confirmed(
@@ -76,11 +80,12 @@ async def test_a_memory_alarm_holds_up_publishers_and_not_consumers(
 ) -> None:
     """A submit fails and says why; the worker goes on taking and acking, and drops answers; then all is well."""
     async with own_link("escrow") as answering, Consumer(answering, "escrow", prefetch_count=1) as consumer:
-        async with own_link("fleet", 2) as asking, Requester(asking) as requester:
+        async with own_link("fleet") as asking, Requester(asking) as requester:
             for name in ("m-1", "m-2", "m-3"):
                 await send(requester, name)
             (first,) = await take(consumer, 1)
             assert await consumer.reply(first, b"yes")
+            waits_for_at_most(asking, 2)
             own_broker.rabbitmqctl("set_vm_memory_high_watermark", "0.00001")
             with pytest.raises(BrokerUnavailable, match="takes no messages now"):
                 await send(requester, "m-4")
@@ -103,13 +108,14 @@ async def test_a_memory_alarm_holds_up_publishers_and_not_consumers(
                 await consumer.ack(delivery)
                 (delivery,) = await take(consumer, 1)
             assert await consumer.reply(delivery, b"answered again")
-            assert await requester.answer("m-5", 30) == b"answered again"
+            assert await requester.answer("m-5", 60) == b"answered again"
 
 
 async def test_closing_a_blocked_connection_does_not_hang(own_broker: PrivateRabbit, own_link: OwnLink) -> None:
     """A full socket to a broker that does not read ends within the closing time, not with the heartbeat."""
     own_broker.rabbitmqctl("set_vm_memory_high_watermark", "0.00001")
-    async with own_link("fleet", 1) as asking, Requester(asking) as requester:
+    async with own_link("fleet") as asking, Requester(asking) as requester:
+        waits_for_at_most(asking, 1)
         submits = [
             asyncio.create_task(send(requester, f"m-{number}", body=bytes(1_000_000))) for number in range(20)
         ]
@@ -143,4 +149,4 @@ async def both_queues_work(own_link: OwnLink) -> None:
                     bodies += [one.body for one in batch]
                     await consumer.reply(batch[-1], b"alive")
                     await consumer.ack_through(batch[-1])
-            assert await requester.answer("m-1", 30) == b"alive"
+            assert await requester.answer("m-1", 60) == b"alive"

@@ -170,7 +170,7 @@ async def genuine_address(requester: Requester, consumer: Consumer) -> str:
     (delivery,) = await consumer.next_batch(1, 0)
     assert await consumer.reply(delivery, b"yes")
     await consumer.ack(delivery)
-    assert await requester.answer("genuine", 30) == b"yes"
+    assert await requester.answer("genuine", 60) == b"yes"
     assert delivery.reply_to is not None
     return delivery.reply_to
 

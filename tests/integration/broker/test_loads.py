@@ -23,8 +23,8 @@ async def test_readers_and_waiting_messages_of_each_queue_are_counted(
 
     for number in range(2):
         await send(requester, f"m-{number}")
-    await operator.basic_publish(b"bad", exchange=DEAD_EXCHANGE, routing_key="v1.escrow.abc", timeout=10)
-    await operator.basic_consume("recovery", take, timeout=10)
+    await operator.basic_publish(b"bad", exchange=DEAD_EXCHANGE, routing_key="v1.escrow.abc", timeout=60)
+    await operator.basic_consume("recovery", take, timeout=60)
     expected = {
         "escrow": QueueLoad("escrow", consumers=0, messages=2),
         "recovery": QueueLoad("recovery", consumers=1, messages=0),

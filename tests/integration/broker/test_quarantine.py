@@ -31,7 +31,7 @@ async def put(operator: AbstractChannel, body: bytes, microseconds: int, key: st
     """Put one message into the quarantine, as a worker would at that time."""
     properties = Basic.Properties(headers={TIME_HEADER: microseconds})
     await operator.basic_publish(
-        body, exchange=DEAD_EXCHANGE, routing_key=key, properties=properties, mandatory=True, timeout=10
+        body, exchange=DEAD_EXCHANGE, routing_key=key, properties=properties, mandatory=True, timeout=60
     )
 
 
@@ -69,7 +69,7 @@ async def test_a_quarantined_message_keeps_body_and_routing_key_and_says_why(
     assert (kept.code, kept.reason, kept.message_id) == ("malformed", "payload: is no JSON", "m-1")
     assert kept.quarantined_at is not None
     assert "body=" not in repr(kept)
-    copy = await operator.basic_get("quarantine", no_ack=True, timeout=10)
+    copy = await operator.basic_get("quarantine", no_ack=True, timeout=60)
     assert copy.header.properties.delivery_mode == 2
     assert copy.header.properties.expiration is None
     assert copy.header.properties.reply_to is None
@@ -96,14 +96,14 @@ async def test_without_a_quarantine_the_worker_is_told(
 ) -> None:
     """A copy that no queue takes is an error; the original is not acknowledged and comes again."""
     await send(requester, "m-1")
-    await operator.queue_unbind("quarantine", DEAD_EXCHANGE, "#", timeout=10)
+    await operator.queue_unbind("quarantine", DEAD_EXCHANGE, "#", timeout=60)
     try:
         async with link("escrow") as connection, Consumer(connection, "escrow", prefetch_count=10) as consumer:
             (delivery,) = await consumer.next_batch(1, 0)
             with pytest.raises(Unroutable):
                 await consumer.quarantine(delivery, "malformed", "bad")
     finally:
-        await operator.queue_bind("quarantine", DEAD_EXCHANGE, "#", timeout=10)
+        await operator.queue_bind("quarantine", DEAD_EXCHANGE, "#", timeout=60)
     async with link("escrow") as connection, Consumer(connection, "escrow", prefetch_count=10) as consumer:
         (again,) = await consumer.next_batch(1, 0)
         await consumer.quarantine(again, "malformed", "bad")

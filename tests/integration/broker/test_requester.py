@@ -27,7 +27,7 @@ def discreet(error: BaseException, *secrets: str) -> bool:
     return not any(secret in shown for secret in secrets)
 
 
-async def open_and_close(url: str, ca_file: Path | None, timeout_seconds: float = 10) -> None:
+async def open_and_close(url: str, ca_file: Path | None, timeout_seconds: float = 60) -> None:
     """Connect and hang up."""
     async with connect(url, ca_file=ca_file, name="test", timeout_seconds=timeout_seconds):
         pass
@@ -118,7 +118,7 @@ async def test_a_submitted_message_is_in_the_queue_and_persistent(
     await requester.submit(
         "v1.escrow.abc", b"body", message_id="m-1", headers={"x-strongroom-tree-size": 7}, expiration_seconds=90.5
     )
-    message = await operator.basic_get("escrow", no_ack=True, timeout=10)
+    message = await operator.basic_get("escrow", no_ack=True, timeout=60)
     properties = message.header.properties
     assert message.body == b"body"
     assert properties.delivery_mode == 2
@@ -132,12 +132,12 @@ async def test_an_unroutable_message_raises_and_the_requester_goes_on(
     requester: Requester, operator: AbstractChannel, broker: PrivateRabbit
 ) -> None:
     """The broker confirms what it cannot route; we do not take that for stored, and the id is free again."""
-    await operator.queue_unbind("escrow", "strongroom", "v1.escrow.*", timeout=10)
+    await operator.queue_unbind("escrow", "strongroom", "v1.escrow.*", timeout=60)
     try:
         with pytest.raises(Unroutable, match="NO_ROUTE") as refused:
             await send(requester, "m-1")
     finally:
-        await operator.queue_bind("escrow", "strongroom", "v1.escrow.*", timeout=10)
+        await operator.queue_bind("escrow", "strongroom", "v1.escrow.*", timeout=60)
     assert discreet(refused.value, *passwords(broker))
     await send(requester, "m-1")
     assert await depth(operator, "escrow") == 1
@@ -147,7 +147,7 @@ async def test_unroutable_and_routable_messages_in_flight_together_get_their_own
     link: Link, operator: AbstractChannel
 ) -> None:
     """Returned messages are matched to their own submit among many in flight."""
-    await operator.queue_unbind("recovery", "strongroom", "v1.enrol.*", timeout=10)
+    await operator.queue_unbind("recovery", "strongroom", "v1.enrol.*", timeout=60)
     try:
         async with link("fleet") as connection, Requester(connection) as requester:
             keys = ["v1.enrol.abc" if number % 3 else "v1.escrow.abc" for number in range(60)]
@@ -156,7 +156,7 @@ async def test_unroutable_and_routable_messages_in_flight_together_get_their_own
                 return_exceptions=True,
             )
     finally:
-        await operator.queue_bind("recovery", "strongroom", "v1.enrol.*", timeout=10)
+        await operator.queue_bind("recovery", "strongroom", "v1.enrol.*", timeout=60)
     assert [isinstance(result, Unroutable) for result in results] == [key == "v1.enrol.abc" for key in keys]
     assert await depth(operator, "escrow") == keys.count("v1.escrow.abc")
 
@@ -178,14 +178,14 @@ async def publish_many(connection: Connection, channel: AbstractChannel, queue: 
 async def test_a_full_queue_refuses_and_the_sender_is_told(link: Link, operator: AbstractChannel) -> None:
     """`reject-publish` comes back as a negative confirm, never as success."""
     arguments: FieldTable = {"x-queue-type": "quorum", "x-max-length": 1, "x-overflow": "reject-publish"}
-    await operator.queue_declare("tiny", durable=True, arguments=arguments, timeout=10)
+    await operator.queue_declare("tiny", durable=True, arguments=arguments, timeout=60)
     try:
         async with link("operator") as connection:
             channel = await connection.channel(confirms=True)
             with pytest.raises(BrokerUnavailable, match="full"):
                 await publish_many(connection, channel, "tiny", 10)
     finally:
-        await operator.queue_delete("tiny", timeout=10)
+        await operator.queue_delete("tiny", timeout=60)
 
 
 async def test_an_id_cannot_be_under_way_twice(requester: Requester, operator: AbstractChannel) -> None:
@@ -258,7 +258,7 @@ async def test_a_round_trip_needs_only_the_rights_of_the_topology(
     async with link(user) as asking, Requester(asking) as requester, link(worker) as answering:
         await send(requester, "hello", key=key)
         answered = asyncio.create_task(answer_all(answering, worker, 1))
-        assert await requester.answer("hello", 30) == b"HELLO"
+        assert await requester.answer("hello", 60) == b"HELLO"
         await answered
 
 
@@ -281,7 +281,7 @@ async def test_no_answer_in_time_frees_the_id_for_another_try(requester: Request
     await send(requester, "m-1")
     async with link("escrow") as answering:
         answered = asyncio.create_task(answer_all(answering, "escrow", 2))
-        assert await requester.answer("m-1", 30) == b"M-1"
+        assert await requester.answer("m-1", 60) == b"M-1"
         await answered
 
 

@@ -25,26 +25,26 @@ async def _ignore(_message: object) -> None:
 
 def publish(exchange: str, key: str) -> Action:
     """Publish an empty message and wait for the confirm."""
-    return lambda channel: channel.basic_publish(b"", exchange=exchange, routing_key=key, timeout=10)
+    return lambda channel: channel.basic_publish(b"", exchange=exchange, routing_key=key, timeout=60)
 
 
 def consume(queue: str) -> Action:
     """Begin to consume a queue."""
-    return lambda channel: channel.basic_consume(queue, _ignore, timeout=10)
+    return lambda channel: channel.basic_consume(queue, _ignore, timeout=60)
 
 
 def consume_replies(channel: AbstractChannel) -> Awaitable[object]:
     """Listen for direct replies."""
-    return channel.basic_consume("amq.rabbitmq.reply-to", _ignore, no_ack=True, timeout=10)
+    return channel.basic_consume("amq.rabbitmq.reply-to", _ignore, no_ack=True, timeout=60)
 
 
 async def subscribe(channel: AbstractChannel, exchange: str = EVENTS_EXCHANGE) -> None:
     """Make a queue for events, bind it, read it, let it go again."""
-    await channel.queue_declare("events.mine", exclusive=True, timeout=10)
-    await channel.queue_bind("events.mine", exchange, "v1.#", timeout=10)
-    await channel.basic_consume("events.mine", _ignore, timeout=10)
-    await channel.queue_unbind("events.mine", exchange, "v1.#", timeout=10)
-    await channel.queue_delete("events.mine", timeout=10)
+    await channel.queue_declare("events.mine", exclusive=True, timeout=60)
+    await channel.queue_bind("events.mine", exchange, "v1.#", timeout=60)
+    await channel.basic_consume("events.mine", _ignore, timeout=60)
+    await channel.queue_unbind("events.mine", exchange, "v1.#", timeout=60)
+    await channel.queue_delete("events.mine", timeout=60)
 
 
 ACTIONS: dict[str, Action] = {
@@ -63,16 +63,16 @@ ACTIONS: dict[str, Action] = {
     "consume recovery": consume("recovery"),
     "consume quarantine": consume("quarantine"),
     "consume direct replies": consume_replies,
-    "get from escrow": lambda channel: channel.basic_get("escrow", timeout=10),
-    "declare a queue": lambda channel: channel.queue_declare("mine", exclusive=True, timeout=10),
-    "declare an exchange": lambda channel: channel.exchange_declare("mine", auto_delete=True, timeout=10),
-    "bind a queue": lambda channel: channel.queue_bind("escrow", EXCHANGE, "v1.escrow.*", timeout=10),
-    "unbind a queue": lambda channel: channel.queue_unbind("recovery", EXCHANGE, "v1.nothing", timeout=10),
-    "purge a queue": lambda channel: channel.queue_purge("escrow", timeout=10),
+    "get from escrow": lambda channel: channel.basic_get("escrow", timeout=60),
+    "declare a queue": lambda channel: channel.queue_declare("mine", exclusive=True, timeout=60),
+    "declare an exchange": lambda channel: channel.exchange_declare("mine", auto_delete=True, timeout=60),
+    "bind a queue": lambda channel: channel.queue_bind("escrow", EXCHANGE, "v1.escrow.*", timeout=60),
+    "unbind a queue": lambda channel: channel.queue_unbind("recovery", EXCHANGE, "v1.nothing", timeout=60),
+    "purge a queue": lambda channel: channel.queue_purge("escrow", timeout=60),
     "subscribe to events": subscribe,
     "bind a queue of events to requests": lambda channel: subscribe(channel, EXCHANGE),
-    "bind another queue to events": lambda channel: channel.queue_bind("escrow", EVENTS_EXCHANGE, "#", timeout=10),
-    "delete a queue": lambda channel: channel.queue_delete("quarantine", if_empty=True, timeout=10),
+    "bind another queue to events": lambda channel: channel.queue_bind("escrow", EVENTS_EXCHANGE, "#", timeout=60),
+    "delete a queue": lambda channel: channel.queue_delete("quarantine", if_empty=True, timeout=60),
 }
 ALLOWED = {
     "fleet": {"publish escrow", "publish enrol", "publish recovery", "consume direct replies"},
@@ -128,7 +128,7 @@ async def test_a_carbon_copy_header_gets_around_topic_rights(
     async with link("officer") as connection:
         channel = await connection.channel(confirms=False)
         await publish_raw(channel, EXCHANGE, "v1.recovery.abc", b"x", headers=carbon_copy)
-    copy = await operator.basic_get("escrow", no_ack=True, timeout=10)
+    copy = await operator.basic_get("escrow", no_ack=True, timeout=60)
     assert (copy.body, copy.routing_key) == (b"x", "v1.recovery.abc")
 
 
@@ -205,8 +205,8 @@ async def test_a_difference_is_found_and_applying_refuses_to_touch_it(
     """A queue without its arguments, and an exchange of another type, are named with the broker's words."""
     async with connect(empty_host, ca_file=broker.ca_file, name="test") as connection:
         channel = await connection.channel(confirms=False)
-        await channel.queue_declare("escrow", durable=True, arguments={"x-queue-type": "quorum"}, timeout=10)
-        await channel.exchange_declare(DEAD_EXCHANGE, exchange_type="fanout", durable=True, timeout=10)
+        await channel.queue_declare("escrow", durable=True, arguments={"x-queue-type": "quorum"}, timeout=60)
+        await channel.exchange_declare(DEAD_EXCHANGE, exchange_type="fanout", durable=True, timeout=60)
         findings = {one.subject: one for one in await check_topology(connection)}
         assert "inequivalent arg" in findings["queue escrow"].problem
         assert "fanout" in findings[f"exchange {DEAD_EXCHANGE}"].problem
