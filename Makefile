@@ -8,13 +8,15 @@ PYTHON_SOURCES := shared services tests deploy
 PYTEST_ARGUMENTS ?=
 FILE ?= README.md
 
-.PHONY: help bootstrap up down demo test test-whole test-parts test-unit lint bench lock clean
+.PHONY: help bootstrap up down demo test test-whole test-parts test-unit lint bench fuzz lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 bootstrap: ## install what is missing, make .venv
-	@deploy/bootstrap
+	@deploy/bootstrap $(PURPOSE)
+
+test test-unit bench: PURPOSE = tests
 
 up: bootstrap ## start PostgreSQL, RabbitMQ and both workers in the background; then `. .local/env`
 	@.venv/bin/python -m deploy.local up
@@ -56,6 +58,12 @@ lint: bootstrap ## ruff, mypy, import contracts
 
 bench: bootstrap ## measure speed and memory against real servers
 	@.venv/bin/pytest tests/benchmarks -s -o python_files="bench_*.py" -o python_functions="bench_*" -o timeout=1800 $(PYTEST_ARGUMENTS)
+
+FUZZ_SECONDS ?= 30
+
+fuzz: bootstrap ## feed every parser of foreign bytes with what atheris makes of it, FUZZ_SECONDS each
+	@.venv/bin/python -c 'import atheris' 2>/dev/null || .venv/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --requirement requirements-fuzz.txt
+	@PYTHONPATH=shared:services:. .venv/bin/python -m tests.fuzz.run all --seconds $(FUZZ_SECONDS) --folder .local/fuzz
 
 lock: bootstrap ## write requirements*.txt from pyproject.toml; LOCK=--upgrade takes the newest versions
 	@deploy/lock $(LOCK)

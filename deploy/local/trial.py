@@ -7,6 +7,9 @@
   `prover.env`: their settings
 - `env`: for a shell, `. .local/env`
 - `log/`: what the workers say; `run/`: health files, broker URLs
+
+With STRONGROOM_KEYRING, a PKCS #11 URI, in the environment the authority's sealing key is made on that token, and
+the recovery worker and the prover use it there; `up` needs the variable each time.
 """
 
 import json
@@ -26,8 +29,8 @@ from deploy.local.server import StackError
 from deploy.local.stack import Stack
 from deploy.local.supervise import STOP_TIMEOUT_S
 
-from strongroom.authority import replace_roster
 from strongroom.errors import OfficerUnknown, StrongroomError
+from strongroom.next_rosters import replace_roster
 from strongroom.roster import Roster
 from strongroom.settings import read_root_key, read_roster
 from strongroom_agent.home import Home
@@ -42,6 +45,9 @@ _PROCESSES = (*WORKERS, PROVER)
 _READY_TIMEOUT_S = 120
 _POLL_S = 0.05
 _LOG_TAIL_LINES = 15
+_KEYRING = ("STRONGROOM_KEYRING", "STRONGROOM_KEYRING_PIN_FILE")
+# What modules are told in the environment themselves.
+_OF_MODULES = ("SOFTHSM2_CONF", "YUBIHSM_PKCS11_CONF")
 _ROOT = Path(__file__).parents[2]
 
 
@@ -53,6 +59,10 @@ class Trial:
         self.folder = folder.resolve()
         self.stack = Stack(self.folder / "stack", environment)
         self._programs = Path(sys.executable).parent
+        has_token = bool(environment.get(_KEYRING[0]))
+        self._token = {
+            name: environment[name] for name in (*_KEYRING, *_OF_MODULES) if has_token and environment.get(name)
+        }
 
     def up(self, say: Callable[[str], None]) -> None:
         """Start what is not running, step by step; `say` is told each step that is done.
@@ -69,6 +79,7 @@ class Trial:
         say("the database schema is up to date")
         self._found_authority()
         roster = self._newest_roster()
+        self._check_sealing_keys(roster)
         self._tell_officers(roster)
         count = len(roster.body.officers)
         say(f"the authority {AUTHORITY} has {count} {'officer' if count == 1 else 'officers'}")
@@ -116,6 +127,8 @@ class Trial:
             self._strongroom(
                 *("authority", "init", str(unfinished), "--authority", AUTHORITY, "--no-passphrase"),
                 *(word for card in cards for word in ("--officer", str(card))),
+                *(("--pkcs11", self._token[_KEYRING[0]]) if self._token else ()),
+                environment=self._token,
             )
             unfinished.rename(authority)
 
@@ -144,6 +157,12 @@ class Trial:
         except StrongroomError as error:
             raise StackError(f"the roster cannot be used: {error.message}") from None
         return newest
+
+    def _check_sealing_keys(self, roster: Roster) -> None:
+        """Raise StackError where no sealing key is in a file and no token is named, as after another `up`."""
+        files = [self._sealing_keys / f"{key.kid}.key" for key in roster.body.sealing_keys]
+        if not self._token and not any(file.exists() for file in files):
+            raise StackError(f"the authority's sealing key is on a token: set {_KEYRING[0]}, as at the first `up`")
 
     def _tell_officers(self, roster: Roster) -> None:
         """Give each officer whom the roster names the roster and the broker's address; pass over the others."""
@@ -191,7 +210,9 @@ class Trial:
             "STRONGROOM_HEALTH_FILE": str(self._health_file(worker)),
         }
         if owner == "recovery":  # the escrow worker is not told where the sealing private keys are
-            settings["STRONGROOM_SEALING_KEYS_DIR"] = str(keys / owner / "sealing")
+            settings |= self._token
+            if self._sealing_keys.exists():
+                settings["STRONGROOM_SEALING_KEYS_DIR"] = str(self._sealing_keys)
         if worker == PROVER:
             return settings | {"STRONGROOM_METRICS_FILE": str(self.folder / "run" / "prover.prom")}
         return {
@@ -200,6 +221,11 @@ class Trial:
             "STRONGROOM_REPLY_KEY_FILE": str(keys / worker / "reply.key"),
             **self._broker_ca(),
         }
+
+    @property
+    def _sealing_keys(self) -> Path:
+        """The folder of sealing and transport key files; it may be missing where all are on a token."""
+        return self.folder / "authority" / "recovery" / "sealing"
 
     def _title(self, worker: str) -> str:
         return worker if worker == PROVER else f"{worker} worker"

@@ -1,7 +1,7 @@
 """The agent: everything a host or an officer asks of the authority, over one home."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Final
@@ -10,7 +10,7 @@ from strongroom.errors import Expired, StrongroomError, UsageError
 from strongroom.limits import SUPERSEDES_MAX
 from strongroom.messages import ListedRecord, UnreadableRecord
 from strongroom.roster import Roster
-from strongroom_agent import age, enrolment, files, listing
+from strongroom_agent import age, enrolment, files, listing, worthless_receipts
 from strongroom_agent.attestation import Attesting, AttestReport, Examined, examine
 from strongroom_agent.caller import ASK_SECONDS
 from strongroom_agent.cases import Case
@@ -21,7 +21,7 @@ from strongroom_agent.docket import VerifiedDocket
 from strongroom_agent.home import Role
 from strongroom_agent.kept_requests import KeptRequests, Selection
 from strongroom_agent.listing import RecordsPage
-from strongroom_agent.live_keys import Place, look_at
+from strongroom_agent.live_keys import Place, look_at, read_identity
 from strongroom_agent.officer import OfficerCalls
 from strongroom_agent.packing import KeyToEscrow, issue_time, pack
 from strongroom_agent.patience import Deadline, patiently
@@ -102,9 +102,9 @@ class Agent(OfficerCalls):
         itself of which. Whatever happens after the spool holds them is told by the Delivery and never raised;
         `wait_seconds` of 0 sends nothing. Arguments: with `until_proven`, that is waited for within the same
         time; `checks` are added to those of the home. Raises, with nothing spooled, LimitExceeded or
-        MalformedStatement for a key that breaks a limit, Expired for a roster that cannot be renewed,
-        KeyFileInvalid, UsageError for an officer's home, ConfigurationInvalid for its checks, and TransientError
-        for a disk that takes nothing.
+        MalformedStatement for a key that breaks a limit or is not of its kind, what `packing.judge` raises for one
+        that is not wrapped as is said, Expired for a roster that cannot be renewed, KeyFileInvalid, UsageError for
+        an officer's home, ConfigurationInvalid for its checks, and TransientError for a disk that takes nothing.
         """
         self._require_principal()
         compared = {check.name for check in (*read_checks(self._home), *checks) if check.gives_key}
@@ -178,14 +178,15 @@ class Agent(OfficerCalls):
         Keys that the authority cannot give back, and those that are not the live ones any more, are escrowed anew
         where a check of this home gives the live key; and the authority is told how the live keys compare. Before
         the rest, an enrolment without a receipt is sent again; while it is not, nothing else is. A statement that
-        is rejected here and listed there goes out again for its receipt; with `retry_rejected` all rejected ones
-        do. One connection serves for all of it unless it breaks. Trouble with the authority is told by the report
-        and never raised. Raises ConfigurationInvalid, KeyFileInvalid, StateCorrupt and TransientError for the
-        home.
+        is rejected here and listed there goes out again for its receipt, as does one whose receipt is by a log key
+        that the roster does not name any more; with `retry_rejected` all rejected ones do. One connection serves
+        for all of it unless it breaks. Trouble with the authority is told by the report and never raised. Raises
+        ConfigurationInvalid, KeyFileInvalid, StateCorrupt and TransientError for the home.
         """
         version = self._trust().newest.body.version
         if retry_rejected:
             self._spool.requeue_rejected()
+        worthless_receipts.let_go(self._state, self._trust().newest)
         checks = read_checks(self._home) if compare and self._home.config.role is Role.PRINCIPAL else ()
         live = await look_at(checks)
         sync = Sync(self._home, self._spool, self._standings, self._signing_key, live=live, compare=compare)
@@ -215,6 +216,7 @@ class Agent(OfficerCalls):
             given_up=sync.plan.given_up if sync.plan else (),
             examined=sync.examined,
             attested=sync.attested,
+            unfit=sync.unfit,
         )
 
     async def attest(self, *, name: str | None = None, wait_seconds: float = ASK_SECONDS) -> AttestReport:
@@ -263,6 +265,7 @@ class Agent(OfficerCalls):
         records: Sequence[str] | None = None,
         principal: str | None = None,
         reason: str = "",
+        unwrap: bool = False,
         anew: bool = False,
         follow: bool = False,
         watch: Watch = lambda _asked, _answer: None,
@@ -272,10 +275,11 @@ class Agent(OfficerCalls):
 
         Where policy asks for approvals or a delay, the request is kept in the home, and the same call takes it up
         again; `settle` of the result ends that. While no answer comes the same request is sent again, so that there
-        is one release. Arguments: `principal` is whose keys, by default the owner's of this home; `anew` drops a
-        kept request and signs a new one; with `follow` it goes on asking while the request waits; `watch` is told.
-        Raises UsageError for an officer without a reason; Unreleased when the authority lets the request wait or
-        refuses it; ReplyInvalid, CheckpointInvalid, ProofInvalid, LogForked, BlobInvalid or FingerprintMismatch for
+        is one release. Arguments: `principal` is whose keys, by default the owner's of this home; `unwrap` asks
+        for what is inside wrapped keys, too, which at least one officer has to approve; `anew` drops a kept request
+        and signs a new one; with `follow` it goes on asking while the request waits; `watch` is told. Raises
+        UsageError for an officer without a reason; Unreleased when the authority lets the request wait or refuses
+        it; ReplyInvalid, CheckpointInvalid, ProofInvalid, LogForked, BlobInvalid or FingerprintMismatch for
         an answer that is not to be believed; BrokerUnavailable, Unroutable, NoAnswer or Busy when it is worth
         calling again; MalformedStatement or LimitExceeded for what is asked; KeyFileInvalid or StateCorrupt for
         what is kept.
@@ -285,7 +289,7 @@ class Agent(OfficerCalls):
         inquiry = Inquiry(
             self._home,
             self._signing_key(),
-            Selection(principal or self._home.config.name, name, records),
+            Selection(principal or self._home.config.name, name, records, unwrap),
             reason=reason,
             kept=KeptRequests(self._home, self._passphrase),
             anew=anew,
@@ -343,42 +347,57 @@ class Agent(OfficerCalls):
         overwrite: bool = False,
         wait_seconds: float = ESCROW_SECONDS,
         until_proven: bool = False,
+        watch: files.Watch = files.unwatched,
     ) -> SealedFile:
         """Encrypt a file with age to the owner and to a fresh session key, and escrow that key.
 
         The key is in the spool before the sealed file appears at `output` (by default the path with `.age`
         added). Where a sealed file is overwritten, it takes the place of that one's key, if that needs it.
-        Arguments: as for `escrow`. Raises UsageError for paths, and what `escrow` raises.
+        Arguments: as for `escrow`; `path` may be a pipe, and `-` is standard input, which needs an `output`;
+        `watch` is told how far it is. Raises UsageError for paths, TransientError for a file that changes while
+        it is read, and what `escrow` raises.
         """
         self._require_principal()
         await self._current_roster(wait_seconds)
         target = output or path.with_name(path.name + files.SUFFIX)
         succeeded = self._succeeded_file(target) if overwrite else ()
         recipient = age.read_identities(self._home.age_key_file)[0].to_public()
-        with files.sealing(path, target, recipient, overwrite=overwrite) as session_key:
-            spooled = await self.escrow(
-                [
-                    KeyToEscrow(
-                        material=session_key.identity,
-                        name=session_key.name,
-                        kind=files.KIND,
-                        description=session_key.description,
-                        algorithm=files.ALGORITHM,
-                        supersedes=succeeded,
-                    )
-                ],
-                wait_seconds=0,
-            )
+        with files.sealing(path, target, recipient, overwrite=overwrite, watch=watch) as session_key:
+            spooled = await self.escrow([replace(session_key, supersedes=succeeded)], wait_seconds=0)
         delivery = await self._deliver([spooled.records[0].statement], wait_seconds, until_proven=until_proven)
         return SealedFile(target, session_key.name, spooled.records[0].facts.id, delivery)
 
     def _succeeded_file(self, target: Path) -> tuple[str, ...]:
         """Return what the key of a sealed file takes the place of that is written over another one."""
+        if not target.is_file():
+            # Whoever opens a pipe would wait for its other end.
+            return ()
         try:
             name = files.name_of(target)
         except UsageError:
             return ()
         return tuple(each.record for each in self._standings.needy(name))[:SUPERSEDES_MAX]
+
+    async def escrow_session_key(
+        self,
+        path: Path,
+        identity_file: Path,
+        *,
+        wait_seconds: float = ESCROW_SECONDS,
+        until_proven: bool = False,
+    ) -> Delivery:
+        """Escrow the identity that opens an age file as its session key, so that `recover` finds it by the file.
+
+        Raises BlobInvalid when none in `identity_file` opens it, KeyFileInvalid, UsageError for the identity of
+        this home, and what `escrow` raises.
+        """
+        found = files.session_key_of(path, identity_file)
+        if found.material == read_identity(self._home.age_key_file):
+            raise UsageError(
+                f"{identity_file}: holds this home's own identity, which opens every file sealed here",
+                hint="who gets one file back would have them all: name a session key of this file's own",
+            )
+        return await self.escrow([found], wait_seconds=wait_seconds, until_proven=until_proven)
 
     def open_file(
         self, path: Path, *, output: Path | None = None, identity_file: Path | None = None, overwrite: bool = False
@@ -388,5 +407,6 @@ class Agent(OfficerCalls):
         `output` is by default the path without `.age`. Raises BlobInvalid, KeyFileInvalid, UsageError.
         """
         target = output or files.default_output(path)
-        files.open_sealed(path, target, identity_file or self._home.age_key_file, overwrite=overwrite)
+        with files.opening(path) as sealed:
+            sealed.open_with_identities(identity_file or self._home.age_key_file, target, overwrite=overwrite)
         return target

@@ -78,7 +78,7 @@ class Case:
 
     @property
     def recipient_key(self) -> str | None:
-        """The id of the one-time key that the answer would be sealed to."""
+        """The id of the key that the answer would be sealed to: one-time, or of another authority."""
         request = self.request
         return kid(request.recipient_suite, request.recipient_key) if request else None
 
@@ -102,6 +102,8 @@ class Case:
             "records": request.records if request else None,
             "reason": request.reason if request else None,
             "recipient_key": self.recipient_key,
+            "unwrap": request.unwrap if request else None,
+            "destination": request.destination.model_dump() if request and request.destination else None,
             "issued_at": request.issued_at if request else None,
             "expires_at": request.expires_at if request else None,
             "asked_at": self.asked_at,
@@ -123,10 +125,10 @@ class Case:
         }
 
 
-def judged(entry: DocketEntry, roster: Roster, root_key: bytes, now: int) -> Case:
+def judged(entry: DocketEntry, roster: Roster, now: int) -> Case:
     """Verify one entry of a docket; nothing about it is raised, the case tells it.
 
-    Arguments: the newest roster of the reader's home and the root key pinned there (32 raw bytes), the time.
+    Arguments: the newest roster of the reader's home, the time.
     """
     request: Request | None = None
     signer: str | None = None
@@ -135,7 +137,7 @@ def judged(entry: DocketEntry, roster: Roster, root_key: bytes, now: int) -> Cas
     doubts: list[str] = []
     try:
         statement, request = _asked(entry, roster)
-        signer = _signer(entry, statement, request, roster, root_key)
+        signer = _signer(entry, statement, request, roster)
         if entry.state is RequestState.PENDING:
             _check_waiting(request, roster, now)
         subject = Subject(request.id, statement.digest, request.requester, request.requester_kind, signer)
@@ -195,7 +197,7 @@ def _asked(entry: DocketEntry, roster: Roster) -> tuple[Statement, Request]:
     return statement, request
 
 
-def _signer(entry: DocketEntry, statement: Statement, request: Request, roster: Roster, root_key: bytes) -> str:
+def _signer(entry: DocketEntry, statement: Statement, request: Request, roster: Roster) -> str:
     """Return the id of the key by which the requester signed, after following its chain up to the root key."""
     if request.requester_kind is Capacity.OFFICER:
         officer = roster.officer(request.requester)
@@ -204,19 +206,13 @@ def _signer(entry: DocketEntry, statement: Statement, request: Request, roster: 
         return signer
     if entry.enrolment is None:
         raise NotFound(f"enrolment: nothing shows whose key speaks for {request.requester}")
-    of_then = roster if entry.roster is None else _older(parse_envelope(entry.roster), roster, root_key)
+    # One that the reader could not have passed is refused.
+    of_then = roster if entry.roster is None else roster.verified_older(parse_envelope(entry.roster))
     enrolled = judge_enrolment(parse_envelope(entry.enrolment), of_then)
     if enrolled.enrolment.principal != request.requester:
         raise StatementConflict(f"enrolment: is of {enrolled.enrolment.principal}, not of {request.requester}")
     statement.verify_signature(enrolled.enrolment.signing_key, enrolled.key_id)
     return enrolled.key_id
-
-
-def _older(statement: Statement, newest: Roster, root_key: bytes) -> Roster:
-    """Verify the roster by which an enrolment was judged; one that the reader could not have passed is refused."""
-    older = Roster.verified(statement, root_key)
-    newest.check_follows(older)
-    return older
 
 
 def _check_waiting(request: Request, roster: Roster, now: int) -> None:

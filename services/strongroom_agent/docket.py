@@ -65,13 +65,12 @@ class Reading:
 
         Raises Rejected, ReplyInvalid, Expired, RosterInvalid, BrokerUnavailable, Unroutable, NoAnswer.
         """
-        root_key = self._home.authority()[1]
         while True:
             docket = await self._page(session, deadline)
             self._seen.update({entry.id: entry.log_index for entry in docket.entries})
             self._after = docket.next
             roster, now = session.roster, session.now
-            found = tuple(cases.judged(entry, roster, root_key, now) for entry in docket.entries)
+            found = tuple(cases.judged(entry, roster, now) for entry in docket.entries)
             if any(each.request and self._scope.principal not in (None, each.request.principal) for each in found):
                 raise ReplyInvalid("reply: a docket with requests for somebody else's records")
             yield VerifiedDocket(

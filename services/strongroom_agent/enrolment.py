@@ -73,7 +73,9 @@ async def enrol(
     to be believed; BrokerUnavailable, Unroutable, NoAnswer, Busy when it is worth trying again.
     """
     file = InvitationFile.parse(document)
-    if root_key_id not in (None, key_id(file.root_key)):
+    if root_key_id not in (None, key_id(file.root_key)) and root_key_id not in map(
+        key_id, Roster.verified(file.roster, file.root_key).root_keys
+    ):
         raise RosterInvalid(
             f"root_key: the invitation file pins {key_id(file.root_key)}, and the root key must be {root_key_id}",
             hint="do not enrol with this file; tell the officers, by another way than it came",
@@ -115,7 +117,7 @@ def _begin(
             key_id=key.key_id,
             public_key=key.public_key,
             authority=invitation.authority,
-            root_key=file.root_key,
+            root_key=roster.root_key,
             broker_url=file.broker_url,
         )
         return login.keep(path, config) if login else config
@@ -144,10 +146,9 @@ def _continue(
     authority, root_key = home.authority()
     if home.config.role is not Role.PRINCIPAL:
         raise UsageError(f"{home.path}: is an officer's home", hint="name another folder with --home")
-    if file.root_key != root_key:
-        raise RosterInvalid(f"root_key: the file pins another root key than {home.path}")
     wanted = parse_body(file.invitation, Invitation).id
     with State.open(home.state_file) as state:
+        file.check_same_authority(root_key, Trust.of(home, state).newest)
         enrolments = state.enrolments()
         kept = next((each for each in enrolments if each.invitation == wanted), None)
         if kept is not None and name in (None, home.config.name):

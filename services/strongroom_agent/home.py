@@ -7,7 +7,9 @@
     keys/            signing.key (strongroom-key/v1); for an agent age.key (an ordinary age identity file);
                      broker.key, which belongs to broker.pem
     one-time.key     what a host's enrolment card was made for; until it is enrolled
-    state.db         rosters, checkpoints, the enrolment and the spool
+    requests/        requests that wait, with their one-time keys
+    exports/         an officer's exports to other authorities that wait
+    state.db         rosters, checkpoints, the enrolment, the spool and what was imported
     lock             held while something is being sent
 
 This module imports nothing slow: `strongroom status` starts with it.

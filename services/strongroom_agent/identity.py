@@ -157,14 +157,16 @@ def attach(
 ) -> Home:
     """Give an officer's home its authority: root key to pin, roster (envelope), broker; return it as it is now.
 
-    May be repeated, with a newer roster or another broker; a broker value of None leaves the old one. The pinned
-    root key never changes. Raises RosterInvalid, Expired, OfficerUnknown when the roster does not name this
-    home's key under its name, ConfigurationInvalid, Busy.
+    May be repeated, with a newer roster or another broker; a broker value of None leaves the old one. What is
+    pinned goes from one root key to one that follows it, by changes that both have signed, and never else.
+    Raises RosterInvalid, Expired, OfficerUnknown when the roster does not name this home's key under its name,
+    ConfigurationInvalid, Busy.
     """
     statement = parse_envelope(roster)
     verified = Roster.verified(statement, root_key)
-    if home.config.root_key not in (None, root_key):
-        raise RosterInvalid("root_key: another one is pinned in this home")
+    pinned = home.config.root_key or root_key
+    if pinned not in verified.root_keys:
+        raise RosterInvalid("root_key: another one is pinned in this home, and no change leads on from that")
     if not any(
         (o.name, o.public_key) == (home.config.name, home.config.public_key) for o in verified.body.officers
     ):
@@ -183,7 +185,7 @@ def attach(
             replace(
                 home.config,
                 authority=verified.body.authority,
-                root_key=root_key,
+                root_key=max(pinned, root_key, key=verified.root_keys.index),
                 broker_url=broker_url or home.config.broker_url,
                 agents_broker_url=agents_broker_url or home.config.agents_broker_url,
             )

@@ -8,7 +8,7 @@ from typing import Final, Self
 
 from strongroom import limits
 from strongroom.crypto.secret import Secret
-from strongroom.crypto.signing import SEED_BYTES, SigningKey
+from strongroom.crypto.signing import SEED_BYTES, SigningKey, key_id
 from strongroom.errors import (
     ConfigurationInvalid,
     InvitationInvalid,
@@ -119,6 +119,20 @@ class InvitationFile:
             raise InvitationInvalid("one_time_key: is not the one that the officers signed for")
         return roster, invitation
 
+    def check_same_authority(self, pinned: bytes, newest: Roster) -> None:
+        """Raise RosterInvalid unless the file's root key is the one that a home has pinned, or akin to it.
+
+        That is one which changes of the root key, signed by both, lead to or come from (SPEC 2.12). Arguments:
+        what is pinned, and the newest roster of the home.
+        """
+        if self.root_key == pinned or self.root_key in newest.root_keys:
+            return
+        if pinned not in Roster.verified(self.roster, self.root_key).root_keys:
+            raise RosterInvalid(
+                f"root_key: the file pins another root key, {key_id(self.root_key)}, than this home,"
+                f" {key_id(pinned)}, and no change leads from one to the other"
+            )
+
 
 def _one_time_key(text: object) -> SigningKey | None:
     if text is None:
@@ -178,7 +192,7 @@ def invite(
             f"the card is that of {card.principal}", hint="invite that principal, or leave the card out"
         )
     home, now = Home.open(path), _now(now)
-    authority, root_key = home.authority()
+    authority, _ = home.authority()
     if not 1 <= life_seconds <= limits.INVITATION_LIFE_SECONDS_MAX:
         raise LimitExceeded(f"life: the limit is 1 to {limits.INVITATION_LIFE_SECONDS_MAX} seconds")
     url, broker_ca = _agents_broker(home)
@@ -207,7 +221,7 @@ def invite(
     file = InvitationFile(
         invitation=Statement.sign(Invitation.TYPE, invitation.to_bytes(), signing_key(home, passphrase)),
         one_time_key=one_time_key,
-        root_key=root_key,
+        root_key=roster.root_key,
         roster=roster.statement,
         broker_url=url,
         broker_ca=broker_ca,
@@ -222,7 +236,6 @@ def received(envelope: bytes, path: Path, *, now: int | None = None) -> IssuedIn
     `countersign`, and InvitationInvalid for one that no officer has signed.
     """
     home, now = Home.open(path), _now(now)
-    _, root_key = home.authority()
     url, broker_ca = _agents_broker(home)
     roster = _current_roster(home, now)
     statement = parse_envelope(envelope)
@@ -231,7 +244,7 @@ def received(envelope: bytes, path: Path, *, now: int | None = None) -> IssuedIn
         InvitationFile(
             invitation=statement,
             one_time_key=None,
-            root_key=root_key,
+            root_key=roster.root_key,
             roster=roster.statement,
             broker_url=url,
             broker_ca=broker_ca,
@@ -254,8 +267,8 @@ def countersign(
     """
     home, now = Home.open(path), _now(now)
     file = InvitationFile.parse(document)
-    if file.root_key != home.authority()[1]:
-        raise RosterInvalid("root_key: the file pins another root key than this home")
+    with State.open(home.state_file) as state:
+        file.check_same_authority(home.authority()[1], Trust.of(home, state).newest)
     roster = _current_roster(home, now, newer=file.roster)
     check_officer(home, roster, Role.INVITE)
     invitation = _signable(file.invitation, roster, now)
@@ -294,7 +307,7 @@ def _current_roster(home: Home, now: int, newer: Statement | None = None) -> Ros
     with State.open(home.state_file) as state:
         trust = Trust.of(home, state)
         if newer is not None:
-            roster = Roster.verified(newer, home.authority()[1])
+            roster = Roster.verified(newer, trust.newest.root_keys[0])
             if roster.body.version >= trust.newest.body.version:
                 trust.adopt(newer, now)
         return trust.current(now)

@@ -29,18 +29,24 @@ _KEY: Final = ".key"
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which keys are asked for: whose, and either the newest of a name or records by their ids."""
+    """Which keys are asked for: whose, and either the newest of a name or records by their ids.
+
+    unwrap: whether what other programs wrapped is to be opened (SPEC 5.17), which is another request: an answer to
+    one without it never holds what is inside.
+    """
 
     principal: str
     name: str | None
     records: Sequence[str] | None
+    unwrap: bool = False
 
     def is_of(self, request: Request) -> bool:
-        """Say whether a request asks for exactly this, in whatever order."""
-        return (self.principal, self.name, _sorted(self.records)) == (
+        """Say whether a request asks for exactly this, in whatever order; none that moves keys elsewhere does."""
+        return request.destination is None and (self.principal, self.name, _sorted(self.records), self.unwrap) == (
             request.principal,
             request.name,
             _sorted(request.records),
+            request.unwrap,
         )
 
 

@@ -1,4 +1,4 @@
-"""From keys to signed statements: each key is sealed at once, and only sealed blobs go on."""
+"""From keys to signed statements: each key is judged and sealed at once, and only sealed blobs go on."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,19 +6,25 @@ from dataclasses import dataclass, field
 from strongroom.blobs import BlobContext, seal_material
 from strongroom.crypto.secret import Secret
 from strongroom.crypto.signing import SigningKey
+from strongroom.errors import LimitExceeded, MalformedStatement, PermanentError
 from strongroom.fields import new_id, validated
+from strongroom.formats import kinds
 from strongroom.limits import BODY_BYTES_MAX, CLOCK_SKEW_SECONDS, RECORDS_MAX
-from strongroom.messages import Escrow, Record
+from strongroom.messages import Escrow, Record, Wrapping
 from strongroom.roster import Roster
 from strongroom.statements import Statement, canonical_json
 from strongroom_agent.spool import Packed, RecordFacts, Spool
+from strongroom_agent.wrapping import Wrapped, identified
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyToEscrow:
     """One key to hand over: the secret, 1 to 65,536 bytes, and what people will know it by (limits: SPEC 11).
 
-    supersedes: ids of at most 16 older records of this host whose place it takes (SPEC 4.5).
+    kind: a word, or one of `formats.kinds`, whose bytes are judged. algorithm: when empty, what is found in the
+    bytes where their kind or format says it. wrapped: what other programs wrapped for the authority, so that
+    officers can have it opened; None for everything that is only to be kept as it is. supersedes: ids of at most
+    16 older records of this host whose place it takes (SPEC 4.5).
     """
 
     material: Secret
@@ -29,6 +35,46 @@ class KeyToEscrow:
     algorithm: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     supersedes: Sequence[str] = ()
+    wrapped: Wrapped | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    key: KeyToEscrow
+    algorithm: str
+    wrapping: Wrapping | None
+
+
+def judge(key: KeyToEscrow, roster: Roster) -> _Judged:
+    """Look whether the bytes of a key are what its owner says they are; nothing of them is ever quoted.
+
+    Raises MalformedStatement, LimitExceeded, BlobInvalid or KeyUnknown for bytes that are not of their kind, or not
+    wrapped as is said (see `wrapping.identified`); UsageError where more has to be said.
+    """
+    try:
+        algorithm = kinds.describe(key.kind, key.material)
+    except (MalformedStatement, LimitExceeded) as error:
+        raise type(error)(
+            f"kind {key.kind}: {error.message}", hint="see to the bytes, or say another kind: `raw` takes any"
+        ) from None
+    if key.wrapped is None:
+        return _Judged(key, key.algorithm or algorithm, None)
+    found = identified(key.material, key.wrapped, roster)
+    return _Judged(key, key.algorithm or found.algorithm, found.wrapping)
+
+
+def fitting(keys: Iterable[KeyToEscrow], roster: Roster) -> tuple[list[KeyToEscrow], dict[str, PermanentError]]:
+    """Part keys that can be packed from those that are not what they should be, the latter by name."""
+    good: list[KeyToEscrow] = []
+    bad: dict[str, PermanentError] = {}
+    for key in keys:
+        try:
+            judge(key, roster)
+        except PermanentError as error:
+            bad[key.name] = error
+        else:
+            good.append(key)
+    return good, bad
 
 
 def issue_time(spool: Spool, now: int) -> int:
@@ -58,24 +104,49 @@ def pack(
     """Seal keys to the roster's active sealing key and sign them in as few statements as the limits allow.
 
     Among keys of the same name, the last counts as the newest. Arguments: `compared` are the names whose salts go
-    with the statements, because the live key can be read here to be compared with the record. Raises
-    LimitExceeded or MalformedStatement naming the field of the first key that breaks a limit, KeyUnknown for a
-    roster whose sealing key is malformed.
+    with the statements, because the live key can be read here to be compared with the record. Raises, before
+    anything is sealed, what `judge` raises for the first key that is not what it should be; LimitExceeded or
+    MalformedStatement naming the field of the first key that breaks a limit; KeyUnknown for a roster whose sealing
+    key is malformed.
     """
+    judged = [judge(key, roster) for key in keys]
     # The ids decide which of several records of one name and second is the newest (SPEC 4.4).
     ids = sorted(new_id() for _ in keys)
     salts: dict[str, Secret] = {}
     records = (
-        _seal(key, id_, principal, roster, salts if key.name in compared else None)
-        for key, id_ in zip(keys, ids, strict=True)
+        _seal(each, id_, principal, roster, salts if each.key.name in compared else None)
+        for each, id_ in zip(judged, ids, strict=True)
     )
-    authority = roster.body.authority
+    return signed(
+        records,
+        authority=roster.body.authority,
+        principal=principal,
+        signing_key=signing_key,
+        issued_at=now,
+        salts=salts,
+    )
+
+
+def signed(
+    records: Iterable[Record],
+    *,
+    authority: str,
+    principal: str,
+    signing_key: SigningKey,
+    issued_at: int,
+    salts: Mapping[str, Secret],
+) -> list[Packed]:
+    """Sign sealed records in as few statements as the limits allow.
+
+    Arguments: `salts` of the fingerprints, by record id, of those that shall be compared with the live key; it is
+    read after each record was taken.
+    """
     envelope_free = canonical_json(
-        {"authority": authority, "id": new_id(), "issued_at": now, "principal": principal, "records": []}
+        {"authority": authority, "id": new_id(), "issued_at": issued_at, "principal": principal, "records": []}
     )
     return [
         _sign(
-            Escrow(authority=authority, id=new_id(), issued_at=now, principal=principal, records=group),
+            Escrow(authority=authority, id=new_id(), issued_at=issued_at, principal=principal, records=group),
             signing_key,
             salts,
         )
@@ -84,8 +155,9 @@ def pack(
 
 
 def _seal(
-    key: KeyToEscrow, record_id: str, principal: str, roster: Roster, salts: dict[str, Secret] | None
+    judged: _Judged, record_id: str, principal: str, roster: Roster, salts: dict[str, Secret] | None
 ) -> Record:
+    key = judged.key
     recipient = roster.active_sealing_key()
     context = BlobContext(roster.body.authority, principal, record_id, recipient.kid, recipient.suite)
     sealed = seal_material(key.material, context, recipient.public_key)
@@ -100,13 +172,14 @@ def _seal(
             "kind": key.kind,
             "description": key.description,
             "serial_number": key.serial_number,
-            "algorithm": key.algorithm,
+            "algorithm": judged.algorithm,
             "fingerprint": sealed.fingerprint,
             "labels": dict(key.labels),
             "kid": recipient.kid,
             "suite": recipient.suite,
             "blob": sealed.blob,
             "supersedes": list(key.supersedes),
+            "wrapping": judged.wrapping,
         },
         Record,
     )

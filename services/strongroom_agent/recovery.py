@@ -2,19 +2,17 @@
 
 from dataclasses import dataclass, field
 
-from strongroom.blobs import ReleaseContext, check_fingerprint, open_material
+from strongroom.blobs import ReleaseContext, check_fingerprint, open_material, open_unwrapped
 from strongroom.crypto.sealing import PrivateSealingKey, Suite
 from strongroom.crypto.secret import Secret
 from strongroom.crypto.signing import SigningKey
 from strongroom.errors import (
     ApprovalRequired,
-    Denied,
     FingerprintMismatch,
     LimitExceeded,
     ReplyInvalid,
 )
-from strongroom.fields import Capacity, new_id, parse_body, validated
-from strongroom.leaves import DenialLeaf, Leaf, RefusalLeaf, ReleaseLeaf, RequestLeaf
+from strongroom.fields import Capacity, new_id, validated
 from strongroom.limits import (
     APPROVED_REQUEST_LIFE_SECONDS_MAX,
     HISTORY_RECORDS_MAX,
@@ -24,21 +22,28 @@ from strongroom.mandates import Policy
 from strongroom.messages import HistoryEntry, Release, ReleasedRecord, Request
 from strongroom.roster import Roster
 from strongroom.statements import Statement
+from strongroom.wrapped import check
+from strongroom_agent.asking import Sent
 from strongroom_agent.home import Home, Role
 from strongroom_agent.kept_requests import KeptRequests, Selection, SignedRequest
 from strongroom_agent.patience import Deadline
-from strongroom_agent.proofs import Question, Receipted
 from strongroom_agent.session import Answer, Session
 from strongroom_agent.spool import Refusal, Spool
-from strongroom_agent.waiting import OPEN, Asked, Unreleased, Watch
+from strongroom_agent.waiting import Asked, Unreleased, Watch
 
 
 @dataclass(frozen=True, slots=True)
 class RecoveredKey:
-    """A key that came back and is the one its owner signed for."""
+    """A key that came back and is the one its owner signed for.
+
+    unwrapped: what was inside the other program's wrapping, where that was asked for: a session key, or the content
+    of a message. Nobody has signed for it, and with PKCS #1 v1.5 a blob that was damaged before it was escrowed
+    gives bytes like any other; whether it is right shows when it opens what it should.
+    """
 
     material: Secret
     record: ReleasedRecord
+    unwrapped: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +73,10 @@ class Recovery:
             self.kept.discard(self.request_id)
 
 
-def may_wait(policy: Policy, role: Role) -> bool:
-    """Say whether a request by somebody of this role waits for approvals, or for time to pass (SPEC 5.1)."""
+def may_wait(policy: Policy, role: Role, *, unwrap: bool) -> bool:
+    """Say whether a request by somebody of this role waits for approvals, or for time to pass (SPEC 5.1, 5.17)."""
+    if unwrap:
+        return True
     if role is Role.OFFICER:
         return bool(policy.officer_recovery_approvals or policy.officer_recovery_delay_hours)
     return bool(policy.self_recovery_approvals)
@@ -131,6 +138,7 @@ class Inquiry:
             expires_at=request.expires_at,
             is_kept=self._is_long,
             was_kept=self._was_kept,
+            unwrap=request.unwrap,
         )
 
     async def make(self, session: Session, deadline: Deadline) -> Recovery:
@@ -141,10 +149,10 @@ class Inquiry:
         not to be believed; RosterInvalid, Expired; BrokerUnavailable, Unroutable or NoAnswer when it is worth
         making again.
         """
-        answer = await self._ask(session, deadline)
+        answer = await self._sent.ask(session, deadline)
         refusal = session.refusal(answer)
         if refusal is not None:
-            self._check_on_record(session, answer, refusal)
+            self._sent.check_on_record(session, answer, refusal)
             if self._is_unsuited(refusal, session.roster):
                 self._kept.discard(self._request.id)
                 self._sign(session.roster, session.now)
@@ -155,24 +163,8 @@ class Inquiry:
             raise unreleased
         return self._take(session, answer)
 
-    async def _ask(self, session: Session, deadline: Deadline) -> Answer:
-        life = min(self._request.expires_at - session.now, REQUEST_LIFE_SECONDS_MAX)
-        return await session.ask(
-            "recovery",
-            Question("recovery", self._request.id, self._statement.digest),
-            self._statement.envelope(),
-            deadline=deadline,
-            held=session.state.checkpoint("recovery"),
-            # It is sent again as long as it lives; no copy of it needs to wait in a queue for days.
-            expiration_seconds=max(1, life),
-        )
-
     def _take(self, session: Session, answer: Answer) -> Recovery:
-        statement, release = session.signed_answer(answer, Release)
-        self._check_release(release)
-        receipted = session.receipted(answer)
-        self._check_leaf(receipted, statement)
-        session.state.keep_checkpoint(receipted.checkpoint, session.now)
+        _, release, receipted = self._sent.released(session, answer)
         keys = tuple(self._open(record) for record in release.records)
         spool = Spool(session.state)
         for recovered in keys:
@@ -197,6 +189,10 @@ class Inquiry:
         return self._signed
 
     @property
+    def _sent(self) -> Sent:
+        return Sent(self._request, self._statement, self._home.config.key_id)
+
+    @property
     def _request(self) -> Request:
         return self._ready.request
 
@@ -213,12 +209,15 @@ class Inquiry:
         return self._request.expires_at - self._request.issued_at > REQUEST_LIFE_SECONDS_MAX
 
     def _is_unsuited(self, refusal: Refusal, roster: Roster) -> bool:
-        if may_wait(roster.body.policy, self._home.config.role) == self._is_long:
+        if self._may_wait(roster) == self._is_long:
             return False
         return refusal.code == (LimitExceeded.code if self._is_long else ApprovalRequired.code)
 
+    def _may_wait(self, roster: Roster) -> bool:
+        return may_wait(roster.body.policy, self._home.config.role, unwrap=self._selection.unwrap)
+
     def _sign(self, roster: Roster, now: int) -> None:
-        waits = may_wait(roster.body.policy, self._home.config.role)
+        waits = self._may_wait(roster)
         key = PrivateSealingKey.generate(Suite.X_WING)
         request = validated(
             {
@@ -234,6 +233,7 @@ class Inquiry:
                 "reason": self._reason,
                 "recipient_suite": key.suite,
                 "recipient_key": key.public_key,
+                "unwrap": self._selection.unwrap,
             },
             Request,
         )
@@ -246,65 +246,6 @@ class Inquiry:
 
     # ---- what an answer is worth ----
 
-    def _check_on_record(self, session: Session, answer: Answer, refusal: Refusal) -> None:
-        """Verify that the log says what the refusal says; whoever waits has to be on record (SPEC 5.2)."""
-        if answer.reply.receipt is None and refusal.code != ApprovalRequired.code:
-            return
-        receipted = session.receipted(answer)
-        leaf = receipted.leaf
-        expected: Leaf | None = None
-        if isinstance(leaf, RequestLeaf) and refusal.code in OPEN:
-            expected = RequestLeaf(
-                time=leaf.time,
-                id=self._request.id,
-                digest=self._statement.digest.hex(),
-                requester=self._request.requester,
-                requester_kind=self._request.requester_kind,
-                key=self._home.config.key_id,
-                principal=self._request.principal,
-            )
-        elif isinstance(leaf, RefusalLeaf) and refusal.code != ApprovalRequired.code:
-            expected = RefusalLeaf(
-                time=leaf.time,
-                id=self._request.id,
-                digest=self._statement.digest.hex(),
-                requester=self._request.requester,
-                requester_kind=self._request.requester_kind,
-                code=refusal.code,
-            )
-        elif isinstance(leaf, DenialLeaf) and refusal.code == Denied.code:
-            expected = leaf.model_copy(update={"request": self._request.id})
-        if leaf != expected:
-            raise ReplyInvalid("reply: a receipt for something else")
-        session.state.keep_checkpoint(receipted.checkpoint, session.now)
-
-    def _check_release(self, release: Release) -> None:
-        if (release.request, release.request_digest) != (self._request.id, self._statement.digest.hex()):
-            raise ReplyInvalid("reply: a release that answers something else")
-        if any(record.principal != self._request.principal for record in release.records):
-            raise ReplyInvalid("reply: a release of somebody else's records")
-        ids = [record.id for record in release.records]
-        if self._request.records is not None and sorted(ids) != sorted(self._request.records):
-            raise ReplyInvalid("reply: a release of other records than were asked for")
-        if self._request.name is not None and (
-            [record.name for record in release.records] != [self._request.name]
-            or not release.history
-            or release.history[0].id != ids[0]
-        ):
-            raise ReplyInvalid("reply: a release that is not of the newest record of the name asked for")
-
-    def _check_leaf(self, receipted: Receipted, statement: Statement) -> None:
-        leaf = receipted.leaf
-        if not isinstance(leaf, ReleaseLeaf) or leaf != ReleaseLeaf(
-            time=leaf.time,
-            id=self._request.id,
-            digest=self._statement.digest.hex(),
-            release=statement.digest.hex(),
-            approvals=leaf.approvals,
-            records=[record.id for record in parse_body(statement, Release).records],
-        ):
-            raise ReplyInvalid("reply: a receipt for something else")
-
     def _open(self, record: ReleasedRecord) -> RecoveredKey:
         context = ReleaseContext(
             authority=self._request.authority,
@@ -315,7 +256,13 @@ class Inquiry:
         )
         opened = open_material(record.blob, context, self._one_time_key)
         check_fingerprint(opened, self._request.authority, record.principal, record.id, record.fingerprint)
-        return RecoveredKey(opened.material, record)
+        if not self._request.unwrap:
+            return RecoveredKey(opened.material, record)
+        if record.wrapping is None or record.unwrapped is None:
+            raise ReplyInvalid("reply: a release without what is inside the wrapped keys, which was asked for")
+        check(record.wrapping, opened.material)
+        inside = open_unwrapped(record.unwrapped, context, self._one_time_key)
+        return RecoveredKey(opened.material, record, inside)
 
     def _missing(self, release: Release, spool: Spool) -> tuple[str, ...]:
         if self._request.name is None or self._request.principal != self._home.config.name:

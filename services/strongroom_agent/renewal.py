@@ -4,12 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from strongroom.crypto.rsa import Padding
 from strongroom.crypto.secret import Secret
+from strongroom.fields import parse_body
 from strongroom.limits import SUPERSEDES_MAX
+from strongroom.messages import Escrow
+from strongroom.statements import parse_envelope
 from strongroom_agent.live_keys import LiveKey, Place
 from strongroom_agent.packing import KeyToEscrow
 from strongroom_agent.spool import RecordRow, Spool
 from strongroom_agent.standings import LOST, KeptStanding, Standings
+from strongroom_agent.wrapping import Wrapped
 
 RENEWALS_MAX: Final = 3
 """After so many records of a name in a row that the authority cannot give back, a person has to look."""
@@ -49,7 +54,7 @@ class Renewal:
             if len(rows) >= RENEWALS_MAX and all(row.listed in LOST for row in rows[:RENEWALS_MAX]):
                 given_up.append(name)
                 continue
-            keys.append(_again(rows[0], found.material, targets))
+            keys.append(_again(rows[0], found.material, targets, self._wrapped(rows[0])))
         return Plan(tuple(keys), tuple(given_up))
 
     def _replaceable(self, newest: RecordRow, material: Secret) -> list[str]:
@@ -97,6 +102,14 @@ class Renewal:
     def _is_refused(self, newest: RecordRow, material: Secret) -> bool:
         return newest.state == "rejected" and self._is_same(newest.facts.id, material) is not False
 
+    def _wrapped(self, row: RecordRow) -> Wrapped | None:
+        """Return what was signed about the wrapping of a record, which the spool's index does not have."""
+        escrow = parse_body(parse_envelope(self._spool.message(row.statement)[0]), Escrow)
+        wrapping = next(record.wrapping for record in escrow.records if record.id == row.facts.id)
+        if wrapping is None:
+            return None
+        return Wrapped(wrapping.format, Padding(wrapping.padding), wrapping.kid)
+
     def _is_same(self, record_id: str, material: Secret) -> bool | None:
         salt, fingerprint = self._spool.salt(record_id), self._spool.fingerprint(record_id)
         if salt is None or fingerprint is None:
@@ -104,7 +117,7 @@ class Renewal:
         return self._place.is_same(material, record_id, fingerprint, salt)
 
 
-def _again(row: RecordRow, material: Secret, targets: Sequence[str]) -> KeyToEscrow:
+def _again(row: RecordRow, material: Secret, targets: Sequence[str], wrapped: Wrapped | None) -> KeyToEscrow:
     facts = row.facts
     return KeyToEscrow(
         material=material,
@@ -115,4 +128,5 @@ def _again(row: RecordRow, material: Secret, targets: Sequence[str]) -> KeyToEsc
         algorithm=facts.algorithm,
         labels=facts.labels,
         supersedes=tuple(targets),
+        wrapped=wrapped,
     )

@@ -288,6 +288,14 @@ class Spool:
             for (state,) in self._state.rows("SELECT state FROM statements WHERE id = ?", id_)
         }
 
+    def state_of(self, record_id: str) -> StatementState | None:
+        """Return the state of the statement that brings a record, or None without it."""
+        rows = self._state.rows(
+            "SELECT state FROM records JOIN statements ON statements.id = records.statement WHERE records.id = ?",
+            record_id,
+        )
+        return rows[0][0] if rows else None
+
     def of_statements(self, statement_ids: Iterable[str]) -> list[RecordRow]:
         """Return the records of these statements, in their order, then by id."""
         return [

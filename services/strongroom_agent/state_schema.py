@@ -2,7 +2,7 @@
 
 from typing import Final
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 
 FIRST: Final = """
 CREATE TABLE rosters (
@@ -139,7 +139,21 @@ CREATE TABLE attestations (                   -- the newest of each record
 ) WITHOUT ROWID;
 """
 
-# The step from each schema version to the next one.
-MIGRATIONS: Final = {1: _LISTING, 2: _EVIDENCE}
+_IMPORTS: Final = """
+CREATE TABLE import_key (                     -- under which the digests of `imports` are made
+    only INTEGER PRIMARY KEY CHECK (only = 0),
+    key  BLOB    NOT NULL
+);
+CREATE TABLE imports (                        -- what was imported last under each name of a source
+    source TEXT NOT NULL,
+    name   TEXT NOT NULL,
+    digest BLOB NOT NULL,                     -- HMAC-SHA256 of the key and of what is said about it
+    record TEXT NOT NULL REFERENCES records (id),
+    PRIMARY KEY (source, name)
+) WITHOUT ROWID;
+"""
 
-SCHEMA: Final = FIRST + _LISTING + _EVIDENCE
+# The step from each schema version to the next one.
+MIGRATIONS: Final = {1: _LISTING, 2: _EVIDENCE, 3: _IMPORTS}
+
+SCHEMA: Final = FIRST + _LISTING + _EVIDENCE + _IMPORTS

@@ -1,7 +1,7 @@
 """One `sync`: finish enrolling, send what is spooled, compare with what the authority lists, renew what is lost."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from strongroom.crypto.signing import SigningKey
 from strongroom.errors import ExitCode, PermanentError, Rejected, StrongroomError, TransientError
@@ -11,7 +11,7 @@ from strongroom_agent.delivery import Courier, Delivery
 from strongroom_agent.home import Home, Role
 from strongroom_agent.listing import Comparing, Comparison, Reading
 from strongroom_agent.live_keys import LiveKey, Place
-from strongroom_agent.packing import issue_time, pack
+from strongroom_agent.packing import fitting, issue_time, pack
 from strongroom_agent.patience import Deadline
 from strongroom_agent.renewal import Plan, Renewal
 from strongroom_agent.session import Session
@@ -27,8 +27,9 @@ class SyncReport:
     roster_changed: a newer roster was adopted. compared: the authority's listing was read to its end; missing,
     mismatched, disclosed and pending are as in `Comparison`. needy: what is to be replaced and has no successor.
     now: when that was judged, in seconds. renewed: what was escrowed anew by itself. given_up: names for which
-    that was done in vain too often. examined: how the live keys compare. attested: how many records the authority
-    was told so of. error: what kept something spooled, uncompared or unsaid.
+    that was done in vain too often. unfit: name → why a live key, which is not what its record says, was not.
+    examined: how the live keys compare. attested: how many records the authority was told so of. error: what kept
+    something spooled, uncompared or unsaid.
     """
 
     delivery: Delivery
@@ -46,6 +47,7 @@ class SyncReport:
     given_up: tuple[str, ...] = ()
     examined: tuple[Examined, ...] = ()
     attested: int = 0
+    unfit: Mapping[str, PermanentError] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> ExitCode:
@@ -94,6 +96,8 @@ class Sync:
         """What was escrowed anew."""
         self.renewed: list[str] = []
         """The statements that did it."""
+        self.unfit: dict[str, PermanentError] = {}
+        """What was not, because the live key is not of the kind that its record is."""
         self.examined: tuple[Examined, ...] = ()
         """How the live keys compare."""
         self.attested = 0
@@ -164,10 +168,11 @@ class Sync:
         # The records that the live keys are compared with are those before the new ones.
         self.examined = examine(self._spool, place, self._live)
         plan = Renewal(self._spool, self._standings, place).plan(self._live)
-        if plan.keys:
+        keys, self.unfit = fitting(plan.keys, roster)
+        if keys:
             issued_at = issue_time(self._spool, session.now)
             packed = pack(
-                plan.keys,
+                keys,
                 principal=principal,
                 roster=roster,
                 signing_key=self._key(),

@@ -31,7 +31,7 @@ OPEN: Final = frozenset(
 something of its own."""
 
 _JITTER: Final = 0.2
-_COUNT: Final = re.compile(r"approvals: policy asks for (\d+), there are (\d+)(.*)", re.DOTALL)
+_COUNT: Final = re.compile(r"approvals: (?:policy|unwrapping) asks for (\d+), there are (\d+)(.*)", re.DOTALL)
 _DELAY: Final = "delay: "
 _RANDOM: Final = SystemRandom()
 
@@ -44,7 +44,8 @@ class Asked:
 
     digest: of the statement (hex), which officers see and sign over. recipient_key: kid of the one-time key that
     the answer is sealed to. is_kept: whether it is on disk until it is answered. was_kept: whether it was there
-    before, and is only taken up again. Times in seconds since 1970.
+    before, and is only taken up again. unwrap: whether it asks for what is inside wrapped keys, which policy never
+    lets pass without an officer. Times in seconds since 1970.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Asked:
     expires_at: int
     is_kept: bool
     was_kept: bool
+    unwrap: bool
 
 
 class Unreleased(Rejected):

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from strongroom.crypto.cosignatures import VerifierKey, verify_cosignature
-from strongroom.crypto.notes import Checkpoint, parse_checkpoint, verify_checkpoint
+from strongroom.crypto.notes import Checkpoint, parse_checkpoint
 from strongroom.errors import CheckpointInvalid
-from strongroom.mandates import LogKey
+from strongroom.log_keys import Signers
 from strongroom.roster import Roster
 from strongroom_audit.findings import Finding, LogName, error, warning
 
@@ -49,11 +49,15 @@ class Known:
         }
 
 
-def keys_of(rosters: Iterable[Roster], log: LogName) -> list[LogKey]:
-    """Return the keys that a log has had, of the newest roster first, each once."""
-    newest_first = sorted(rosters, key=lambda roster: -roster.body.version)
-    named = [roster.body.logs.escrow if log == "escrow" else roster.body.logs.recovery for roster in newest_first]
-    return [key for place, key in enumerate(named) if key not in named[:place]]
+def keys_of(rosters: Iterable[Roster], log: LogName) -> list[Signers]:
+    """Return the signers of a log's checkpoints, now and before, as the newest roster names them; none without one.
+
+    What an older roster names, and the newest does not, signs nothing that counts (SPEC 2.11).
+    """
+    newest = max(rosters, key=lambda roster: roster.body.version, default=None)
+    if newest is None:
+        return []
+    return [Signers.of(newest.body.logs.escrow if log == "escrow" else newest.body.logs.recovery)]
 
 
 def log_of(note: str, rosters: Sequence[Roster]) -> LogName | None:
@@ -67,14 +71,14 @@ def log_of(note: str, rosters: Sequence[Roster]) -> LogName | None:
 
 
 def judge(
-    note: str, log: LogName, source: str, keys: Sequence[LogKey], witnesses: Sequence[VerifierKey]
+    note: str, log: LogName, source: str, keys: Sequence[Signers], witnesses: Sequence[VerifierKey]
 ) -> tuple[Known | None, list[Finding]]:
     """Verify a checkpoint under the keys of its log; false signatures of the witnesses asked for are found."""
     findings: list[Finding] = []
     reason = "there is no roster that names its key"
     for key in keys:
         try:
-            checkpoint = verify_checkpoint(note, key.origin, key.public_key)
+            checkpoint = key.verify(note).checkpoint
         except CheckpointInvalid as failure:
             reason = failure.message
             continue

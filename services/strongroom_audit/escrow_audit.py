@@ -87,6 +87,15 @@ class Owner(NamedTuple):
     leaf: int
 
 
+class Wrapped(NamedTuple):
+    """Who escrowed which wrapped key (digest in hex, SPEC 4.6), by which leaf and record."""
+
+    digest: str
+    principal: str
+    leaf: int
+    record: str
+
+
 @dataclass(slots=True)
 class Judged:
     """What came out of a run of leaves.
@@ -97,6 +106,7 @@ class Judged:
 
     findings: list[Finding] = field(default_factory=list)
     owners: list[Owner] = field(default_factory=list)
+    wrapped: list[Wrapped] = field(default_factory=list)
     records: bytearray = field(default_factory=bytearray)
     statements: bytearray = field(default_factory=bytearray)
     counts: "array[int]" = field(default_factory=lambda: array("H"))
@@ -140,7 +150,7 @@ def _judge_one(index: int, lines: tuple[bytes, bytes, bytes], rules: Rules, foun
     ids: list[str] | None = None
     if signed is not None:
         # A statement whose leaf is lost still says which records are concerned.
-        records = _records(index, signed, entry, rules, found.findings)
+        records = _records(index, signed, entry, rules, found)
         if records is not None:
             count = len(records)
             ids = [id_ for id_, _ in records]
@@ -227,9 +237,10 @@ def _read(line: bytes) -> _Signed | None:
 
 
 def _records(
-    index: int, signed: _Signed, entry: _Leaf | None, rules: Rules, findings: list[Finding]
+    index: int, signed: _Signed, entry: _Leaf | None, rules: Rules, found: Judged
 ) -> list[tuple[str, str]] | None:
     """Return id and name of each record; None for a body that is not what the leaf says it is."""
+    findings = found.findings
     document = _plain(signed.body)
     if document is None:
         statement = signed.statement or Statement(Escrow.TYPE, signed.body, ())
@@ -263,7 +274,17 @@ def _records(
                 id=document["id"],
             )
         )
+    if entry is not None:
+        found.wrapped += _wrapped(index, entry.principal, document["records"])
     return [(record["id"], record["name"]) for record in document["records"]]
+
+
+def _wrapped(index: int, principal: str, records: list[dict[str, Any]]) -> Iterator[Wrapped]:
+    for record in records:
+        wrapping = record.get("wrapping")
+        digest = wrapping.get("digest") if isinstance(wrapping, dict) else None
+        if isinstance(digest, str):
+            yield Wrapped(digest, principal, index, record["id"])
 
 
 def _plain(body: bytes) -> dict[str, Any] | None:
@@ -370,6 +391,22 @@ def _compare_rows(index: int, row: bytes, ids: list[str] | None, findings: list[
         for id_ in sorted(times)
         if id_ not in signed or times[id_] > 1
     ]
+
+
+class FirstEscrows:
+    """Finds wrapped keys that a second principal escrowed, which the escrow worker never takes (SPEC 4.6)."""
+
+    def __init__(self) -> None:
+        """Know of none yet."""
+        self._first: dict[str, Wrapped] = {}
+
+    def take(self, wrapped: list[Wrapped]) -> Iterator[Finding]:
+        """Take them in the order of the log; give an error for each that another principal escrowed before."""
+        for each in wrapped:
+            first = self._first.setdefault(each.digest, each)
+            if first.principal != each.principal:
+                words = f"{each.principal} escrowed a wrapped key that was {first.principal}'s by leaf {first.leaf}"
+                yield error("escrow", each.leaf, "wrapped_copy", words, id=each.record)
 
 
 class Distinct:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from strongroom.audits import LogEntry
-from strongroom.crypto.notes import Checkpoint, verify_checkpoint
+from strongroom.crypto.notes import Checkpoint
 from strongroom.crypto.tlog import EMPTY_ROOT, HASH_BYTES, leaf_hash, subtree_root
 from strongroom.errors import CheckpointInvalid, LogForked, ProofInvalid, ReplyInvalid
 from strongroom.limits import LEAF_BYTES_MAX
+from strongroom.log_keys import Signers
 from strongroom.statements import Statement, canonical_json
 from strongroom.tiles import TILE_HEIGHT, TILE_WIDTH, pack_entries, tile_path, unpack_entries
 from strongroom_agent.caller import ASK_SECONDS
@@ -115,7 +116,7 @@ def _earlier(auditor: Auditor, folder: LogFolder) -> KeptCheckpoint | None:
         return None
     key = log_key(auditor.roster, folder.log)
     try:
-        checkpoint = verify_checkpoint(note, key.origin, key.public_key)
+        checkpoint = Signers.of(key).verify(note).checkpoint
     except CheckpointInvalid as failure:
         raise CheckpointInvalid(
             f"{folder.path / 'checkpoint'}: {failure.message}", hint="export into another folder"

@@ -24,11 +24,13 @@ from strongroom.leaves import (
     RefusalLeaf,
     ReleaseLeaf,
     RequestLeaf,
+    ResealLeaf,
+    RetirementLeaf,
     RevocationLeaf,
     RosterLeaf,
     parse_leaf,
 )
-from strongroom.mandates import Denial, Invitation, Revocation, Role
+from strongroom.mandates import Denial, Invitation, Revocation, Role, SealingKeyState
 from strongroom.messages import Attestation, Request
 from strongroom.roster import (
     Roster,
@@ -39,10 +41,11 @@ from strongroom.roster import (
 from strongroom.statements import Statement
 from strongroom_audit import releases
 from strongroom_audit.findings import warning
+from strongroom_audit.key_use import KeyUse
 from strongroom_audit.releases import Approved, Case, Rates
 from strongroom_audit.replay import Replay, a
 
-_BARE: Final = (ReleaseLeaf, RefusalLeaf, ProofLeaf)
+_BARE: Final = (ReleaseLeaf, RefusalLeaf, ProofLeaf, ResealLeaf, RetirementLeaf)
 """Leaves that name no statement which is kept for others to read."""
 
 
@@ -57,17 +60,17 @@ class Named(NamedTuple):
 
 
 class Proof(NamedTuple):
-    """A proof leaf, and its index."""
+    """A leaf that speaks of a tree of the escrow log, and its index."""
 
     place: int
-    leaf: ProofLeaf
+    leaf: ProofLeaf | ResealLeaf | RetirementLeaf
 
 
 @dataclass(slots=True)
 class RecoveryAudit(Replay):
     """Folds the leaves in order; what is wrong is among `findings`.
 
-    named: records to be looked up in the escrow log. proofs: to be compared with its tree.
+    named: records to be looked up in the escrow log. proofs: what is to be compared with its tree.
     """
 
     named: list[Named] = field(default_factory=list)
@@ -76,6 +79,8 @@ class RecoveryAudit(Replay):
     _cases: dict[str, Case] = field(default_factory=dict)
     _invitations: dict[str, str] = field(default_factory=dict)
     _rates: Rates = field(default_factory=Rates)
+    _key_use: KeyUse = field(default_factory=KeyUse)
+    _retired: dict[str, int] = field(default_factory=dict)
 
     def take(self, index: int, leaf: bytes, line: bytes, beside: bytes) -> None:
         """Take the next leaf, empty for a lost one, with its lines of the export; never raises."""
@@ -346,6 +351,29 @@ class RecoveryAudit(Replay):
 
     def _take_proof(self, entry: ProofLeaf, _statement: Statement | None) -> None:
         self.proofs.append(Proof(self._index, entry))
+        self._key_use.prove(entry)
+        for kid in sorted((entry.kids or {}).keys() & self._retired.keys()):
+            words = f"records opened by sealing key {kid}, which leaf {self._retired[kid]} has retired"
+            self._wrong("retired_key_needed", words)
+
+    def _take_reseal(self, entry: ResealLeaf, _statement: Statement | None) -> None:
+        self.proofs.append(Proof(self._index, entry))
+        self._key_use.reseal(entry)
+        roster = self.roster
+        if roster is not None and roster.active_sealing_key().kid != entry.kid:
+            words = f"blobs were sealed to {entry.kid}, which is not the first active key of the roster in force"
+            self._wrong("reseal_key", words)
+
+    def _take_retirement(self, entry: RetirementLeaf, _statement: Statement | None) -> None:
+        self.proofs.append(Proof(self._index, entry))
+        roster = self.roster
+        states = {key.kid: key.state for key in roster.body.sealing_keys} if roster else {}
+        obstacle = self._key_use.obstacle(entry.kid, entry.size)
+        if states.get(entry.kid, SealingKeyState.CLOSED) is not SealingKeyState.CLOSED:
+            obstacle = f"the roster in force calls it {states[entry.kid].value}"
+        if obstacle is not None:
+            self._wrong("retirement_invalid", f"sealing key {entry.kid} was retired, and {obstacle}")
+        self._retired.setdefault(entry.kid, self._index)
 
     def _take_attestation(self, entry: AttestationLeaf, statement: Statement | None) -> None:
         self._once(entry)
@@ -390,4 +418,6 @@ _TAKERS: Final[dict[type, Callable[[RecoveryAudit, Any, Statement | None], None]
     ReleaseLeaf: RecoveryAudit._take_release,  # noqa: SLF001
     ProofLeaf: RecoveryAudit._take_proof,  # noqa: SLF001
     AttestationLeaf: RecoveryAudit._take_attestation,  # noqa: SLF001
+    ResealLeaf: RecoveryAudit._take_reseal,  # noqa: SLF001
+    RetirementLeaf: RecoveryAudit._take_retirement,  # noqa: SLF001
 }

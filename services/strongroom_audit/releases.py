@@ -1,4 +1,4 @@
-"""Whether a release was due: an independent reading of SPEC 5.1, 5.2, 5.6, 5.9 and 5.10. Pure.
+"""Whether a release was due: an independent reading of SPEC 5.1, 5.2, 5.6, 5.9, 5.10 and 5.17. Pure.
 
 The recovery worker decides by its own policy module; this one knows the specification and the log alone.
 """
@@ -68,9 +68,11 @@ class Case:
         return Subject(self.id, bytes.fromhex(self.digest), self.requester, self.capacity, self.key)
 
 
-def needed(capacity: Capacity, policy: Policy) -> int:
-    """Return how many officers have to agree."""
-    return policy.officer_recovery_approvals if capacity is Capacity.OFFICER else policy.self_recovery_approvals
+def needed(case: Case, policy: Policy) -> int:
+    """Return how many officers have to agree; nothing is unwrapped without one, whatever policy says."""
+    is_officer = case.capacity is Capacity.OFFICER
+    asked = policy.officer_recovery_approvals if is_officer else policy.self_recovery_approvals
+    return asked or int(case.request is not None and case.request.unwrap)
 
 
 def delay_seconds(capacity: Capacity, policy: Policy) -> int:
@@ -154,9 +156,9 @@ def _approvals(index: int, leaf: ReleaseLeaf, case: Case, roster: Roster) -> Ite
             why = doubts[-1].message if doubts else "it does not count"
             words = f"counts the approval {approved.id} of leaf {approved.index}: {why}"
             yield error("recovery", index, "approval_invalid", words, id=leaf.id)
-    asked = needed(case.capacity, roster.body.policy)
+    asked = needed(case, roster.body.policy)
     if len(statements) < asked:
-        words = f"policy asked for {asked} approvals, {len(statements)} counted"
+        words = f"{asked} approvals were needed, {len(statements)} counted"
         yield error("recovery", index, "release_without_approvals", words, id=leaf.id)
 
 
@@ -175,7 +177,7 @@ def _request(index: int, leaf: ReleaseLeaf, case: Case, request: Request) -> Ite
             id=leaf.id,
         )
     if case.policy is not None:
-        waits = needed(case.capacity, case.policy) or delay_seconds(case.capacity, case.policy)
+        waits = needed(case, case.policy) or delay_seconds(case.capacity, case.policy)
         life_max = APPROVED_REQUEST_LIFE_SECONDS_MAX if waits else REQUEST_LIFE_SECONDS_MAX
         life = request.expires_at - request.issued_at
         if not 0 < life <= life_max:

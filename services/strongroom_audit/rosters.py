@@ -1,13 +1,14 @@
-"""The rosters in an export that the root key signed: from them come the keys of the logs."""
+"""The rosters in an export that the root keys signed: from them come the keys of the logs."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final
 
 from strongroom.crypto.notes import parse_checkpoint
 from strongroom.errors import CheckpointInvalid, PermanentError
 from strongroom.mandates import RosterBody
 from strongroom.roster import Roster
-from strongroom.statements import parse_envelope
+from strongroom.statements import Statement, parse_envelope
 from strongroom.tiles import TILE_WIDTH
 from strongroom_audit.folder import Bundle, Export, LogFolder
 
@@ -15,9 +16,10 @@ _MARK: Final = RosterBody.TYPE.encode()
 
 
 def rosters_of(target: Export, root_key: bytes) -> Iterator[Roster]:
-    """Give every roster of an export that the root key (32 bytes) signed; the others are passed over.
+    """Give every roster of an export that holds under the pinned root key (32 bytes); the others are passed over.
 
-    Whether they stand where the recovery log names them is not looked at here.
+    One from before a change of the root key is held against the newest. Whether they stand where the recovery log
+    names them is not looked at here.
     """
     folder = target.logs["recovery"]
     lines = [target.roster() or b""]
@@ -27,11 +29,22 @@ def rosters_of(target: Export, root_key: bytes) -> Iterator[Roster]:
         if width > 0:
             data = folder.read(Bundle("recovery", index, width).statements) or b""
             lines += [line for line in data.split(b"\n", width) if _MARK in line]
+    statements: list[Statement] = []
     for line in lines:
-        try:
-            yield Roster.verified(parse_envelope(line), root_key)
-        except PermanentError:
-            continue
+        with suppress(PermanentError):
+            statements.append(parse_envelope(line))
+    pinned: list[Roster] = []
+    for statement in statements:
+        with suppress(PermanentError):
+            pinned.append(Roster.verified(statement, root_key))
+    yield from pinned
+    if pinned:
+        newest = max(pinned, key=lambda roster: roster.body.version)
+        known = {roster.digest for roster in pinned}
+        for statement in statements:
+            with suppress(PermanentError):
+                if statement.digest not in known:
+                    yield newest.verified_older(statement)
 
 
 def _size(folder: LogFolder) -> int:

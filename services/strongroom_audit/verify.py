@@ -20,7 +20,7 @@ from strongroom.tiles import TILE_WIDTH
 from strongroom_audit import checkpoints, crosschecks, escrow_audit
 from strongroom_audit.checkpoints import Known
 from strongroom_audit.clocks import Clock
-from strongroom_audit.escrow_audit import UNKNOWN, Distinct, Judged, Owner, Rules
+from strongroom_audit.escrow_audit import UNKNOWN, Distinct, FirstEscrows, Judged, Owner, Rules
 from strongroom_audit.findings import Finding, Findings, LogName, Severity, error, warning
 from strongroom_audit.folder import LOGS, Bundle, Export, LogFolder, bundles
 from strongroom_audit.recovery_audit import RecoveryAudit
@@ -214,7 +214,10 @@ class _Verification:
     # ---- the recovery log ----
 
     def _recovery(self, head: _Head | None) -> RecoveryAudit:
-        audit = RecoveryAudit(self._options.root_key, self._options.now)
+        newest = max(self._rosters, key=lambda roster: roster.body.version, default=None)
+        # The log begins with what the first root key signed, whichever of those that followed is pinned.
+        root_key = newest.root_keys[0] if newest else self._options.root_key
+        audit = RecoveryAudit(root_key, self._options.now)
         if head is not None:
             folder = self._target.logs["recovery"]
             tree = TreeAudit.of(folder, head.checkpoint, self._sizes("recovery"))
@@ -269,6 +272,7 @@ class _Verification:
             tree = TreeAudit.of(folder, head.checkpoint, sizes)
             records, statements = Distinct("record", "record_twice"), Distinct("statement", "statement_twice")
             clock = Clock("escrow")
+            first_escrows = FirstEscrows()
             with ExitStack() as stack:
                 for read, judged in self._judge_all(
                     tree, self._present(folder, head), self._rules(recovery), stack
@@ -278,6 +282,7 @@ class _Verification:
                     self._found.take(judged.findings)
                     records.add(judged.records)
                     statements.add(judged.statements)
+                    self._found.take(first_escrows.take(judged.wrapped))
                     counts += judged.counts
                     owners += judged.owners
                     clock.follow(judged.clock)

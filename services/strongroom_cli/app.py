@@ -11,6 +11,8 @@ from strongroom_cli import (
     approval,
     attestation,
     authority,
+    authority_export,
+    authority_keys,
     broker,
     capi,
     coverage,
@@ -19,12 +21,17 @@ from strongroom_cli import (
     drill,
     enrolment,
     escrow,
+    export,
     files,
+    importing,
     log,
     officer,
     quarantine,
     recovery,
     requests,
+    reseal,
+    roster,
+    sync,
     worker,
 )
 from strongroom_cli.hints import hint_for
@@ -67,17 +74,22 @@ def _say(error: StrongroomError, *, as_json: bool) -> None:
 def cli() -> None:
     """Keep a fleet's session keys with a backup authority, and get them back.
 
-    On a host: `enrol` once, then `escrow` or `seal`, `sync` by a timer, `attest`, `status`, and `recover` when a
-    key is lost. Officers: `officer init`, `invite`, `countersign`, `requests`, `approve`, `deny`, `revoke`.
-    Auditors: `coverage`, `log`. Operators: `authority init`, `db`, `broker`, `worker`, `quarantine`, `doctor`,
-    `drill`.
+    On a host: `enrol` once, then `escrow`, `import` or `seal`, `sync` by a timer, `attest`, `status`, and `recover`
+    when a key is lost. Officers: `officer init`, `invite`, `countersign`, `requests`, `approve`, `deny`, `revoke`,
+    `export`. Auditors: `coverage`, `log`. Operators: `authority init`, `db`, `broker`, `worker`, `quarantine`,
+    `doctor`, `drill`.
     """
 
 
+for made in (authority_export.export, roster.sign_roster, authority_keys.add_key, authority_keys.new_root):
+    authority.authority.add_command(made)
+authority.authority.add_command(reseal.reseal)
+authority.authority.add_command(reseal.retire_key)
+
 for command in (
-    *(enrolment.card, enrolment.enrol, escrow.escrow, escrow.sync, escrow.status, files.seal, files.open_),
-    *(attestation.attest, recovery.recover, recovery.records),
-    *(officer.officer, officer.invite, officer.countersign),
+    *(enrolment.card, enrolment.enrol, escrow.escrow, sync.sync, sync.status, files.seal, files.open_),
+    *(importing.import_, attestation.attest, recovery.recover, recovery.records),
+    *(officer.officer, officer.invite, officer.countersign, export.export),
     *(requests.requests_, approval.approve, approval.deny, approval.revoke, coverage.coverage, log.log),
     *(authority.authority, worker.worker, db.db, broker.broker, quarantine.quarantine, doctor.doctor, drill.drill),
     capi.capi,
@@ -92,6 +104,7 @@ click.rich_click.COMMAND_GROUPS = {
                 "card",
                 "enrol",
                 "escrow",
+                "import",
                 "seal",
                 "open",
                 "sync",
@@ -103,7 +116,7 @@ click.rich_click.COMMAND_GROUPS = {
         },
         {
             "name": "Officers",
-            "commands": ["officer", "invite", "countersign", "requests", "approve", "deny", "revoke"],
+            "commands": ["officer", "invite", "countersign", "requests", "approve", "deny", "revoke", "export"],
         },
         {
             "name": "Auditors",

@@ -51,8 +51,9 @@ def approve(
     """Agree to the request ID, as an officer with the role `approve` who is not the one who asks.
 
     Fetches the signed request itself, verifies it, shows it, asks, and signs over its digest: over who asks, for
-    which records, why, until when, and for which one-time key. May be repeated: as long as the request waits, what
-    you have approved already stays approved, and the exit code is 0.
+    which records, why, until when, and for which key; whether what other programs wrapped is opened; and where keys
+    are moved to. May be repeated: as long as the request waits, what you have approved already stays approved, and
+    the exit code is 0.
 
     Example: `strongroom approve 019b2c7e-7a10-7c3e-9d57-1f4e6a0b8c21 --reason "ticket 4711"`
     """
@@ -69,12 +70,25 @@ def approve(
         agent.check_approvable(case)
         if not (yes and output.json):
             click.echo("\n".join(words(case, int(time.time()))), err=True)
-        ask("Approve it?", yes=yes)
+        ask(_question(case), yes=yes)
         work = agent.approve(
             case, reason=reason, life_seconds=int(life_days * _DAY_SECONDS), wait_seconds=wait_seconds
         )
         recorded = carry_out("Waiting for the receipt", work)
         _tell_approved(case, recorded, output)
+
+
+def _question(case: "Case") -> str:
+    request = case.request
+    if request is not None and request.unwrap:
+        return "Approve it, and with it that the wrapped keys are opened?"
+    if request is not None and request.destination is not None:
+        there = request.destination
+        return (
+            f"Approve it? The keys go to {there.principal} at {there.authority},"
+            f" sealed to its key {case.recipient_key}."
+        )
+    return "Approve it?"
 
 
 def _tell_approved(case: "Case", recorded: "Recorded | None", output: Output) -> None:

@@ -1,7 +1,6 @@
 """Commands for what CryptoAPI programs left behind: capi show, capi derive."""
 
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, assert_never
 
@@ -11,6 +10,7 @@ from strongroom.crypto.secret import Secret
 from strongroom.errors import StrongroomError, UsageError
 from strongroom.formats.alg_id import RsaUse, SessionAlgorithm
 from strongroom.formats.cryptderivekey import BaseHash, Salt, derive_key, with_odd_parity
+from strongroom_cli.destination import check_destination, destination, is_stdout
 from strongroom_cli.options import output_option
 from strongroom_cli.output import Output, somebody_is_there
 
@@ -175,12 +175,10 @@ def derive(
 
     Example: `strongroom capi derive --hash sha-1 --algorithm aes-256 --out old.key`
     """
-    from strongroom_agent.files import appearing
-
     chosen = _ALGORITHMS[algorithm]
     if bits is None and len(chosen.key_bytes) > 1:
         raise UsageError(f"--bits: say how many bits the {chosen.label} key has", hint="often 40 or 128")
-    to_stdout = _goes_to_stdout(out, json=output.json)
+    check_destination(out, force=force, json=output.json)
     derived = derive_key(
         _password(password_file, encoding),
         BaseHash(base_hash),
@@ -189,10 +187,8 @@ def derive(
         odd_parity=parity == "odd",
         salt=Salt(salt),
     )
-    target = nullcontext((out, sys.stdout.buffer)) if to_stdout or out is None else appearing(out, overwrite=force)
-    with target as (_, stream):
+    with destination(out, force=force) as stream:
         stream.write(derived.cipher_key.expose())
-        stream.flush()
     if output.json:
         output.document(
             "derived-key",
@@ -205,7 +201,7 @@ def derive(
             },
         )
     salted = f" and {len(derived.salt)} bytes of salt" if derived.salt else ""
-    where = "" if to_stdout else f", written to {out}"
+    where = "" if is_stdout(out) else f", written to {out}"
     if not output.json:
         click.echo(f"derived a key: {chosen.label}, {8 * len(derived.key)} bits{salted}{where}", err=True)
 
@@ -238,13 +234,3 @@ def _entered() -> Secret:
     if len(entered) > PASSWORD_BYTES_MAX:
         raise UsageError(f"the password has more than {PASSWORD_BYTES_MAX:,} bytes")
     return entered
-
-
-def _goes_to_stdout(out: Path | None, *, json: bool) -> bool:
-    if out is None:
-        raise UsageError("say where the key shall go", hint="--out FILE, or --out - for standard output")
-    if str(out) == "-" and json:
-        raise UsageError("a key is never part of a JSON document", hint="use --out FILE with -o json")
-    if str(out) != "-" and out.is_dir():
-        raise UsageError(f"{out}: is a folder", hint=f"name a file in it, e.g. --out {out / 'key'}")
-    return str(out) == "-"

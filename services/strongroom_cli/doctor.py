@@ -168,7 +168,7 @@ def _worker_files() -> Iterator[Finding]:
     if not all(os.environ.get(name) for name in names):
         return
     from strongroom.crypto.key_file import read_passphrase
-    from strongroom.crypto.keyring import FileKeyring
+    from strongroom.crypto.keyring import open_keyring
     from strongroom.roster import Roster
     from strongroom.settings import read_root_key, read_roster
 
@@ -179,23 +179,31 @@ def _worker_files() -> Iterator[Finding]:
         named = os.environ.get("STRONGROOM_PASSPHRASE_FILE")
         passphrase = read_passphrase(Path(named)) if named else None
         yield from _worker_keys(roster, passphrase)
-        folder = os.environ.get("STRONGROOM_SEALING_KEYS_DIR")
-        if folder:
-            held = set(FileKeyring(Path(folder), passphrase).kids)
+        folder, uri, pin_file = (
+            os.environ.get(f"STRONGROOM_{name}") or None
+            for name in ("SEALING_KEYS_DIR", "KEYRING", "KEYRING_PIN_FILE")
+        )
+        if folder or uri:
+            held = open_keyring(uri, _path(folder), pin_file=_path(pin_file), passphrase=passphrase).kids
+            where = " and ".join([*([folder] if folder else []), *(["the token"] if uri else [])])
             missing = {key.kid for key in roster.body.sealing_keys} - held
             if missing:
                 yield Finding(
                     "sealing keys",
                     Verdict.FAILED,
-                    f"the roster names keys that are not in {folder}: {', '.join(sorted(missing))}",
+                    f"the roster names keys that are not in {where}: {', '.join(sorted(missing))}",
                     "restore them from the backup: blobs sealed to them cannot be opened",
                 )
             else:
-                yield Finding("sealing keys", Verdict.OK, f"{len(held)} open in {folder}")
+                yield Finding("sealing keys", Verdict.OK, f"{len(held)} open in {where}")
     except StrongroomError as error:
         yield failure("files", error)
     if folder := os.environ.get("STRONGROOM_STATE_DIR"):
         yield _state_dir(Path(folder))
+
+
+def _path(name: str | None) -> Path | None:
+    return Path(name) if name else None
 
 
 def _worker_keys(roster: "Roster", passphrase: Secret | None) -> Iterator[Finding]:

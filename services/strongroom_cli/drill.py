@@ -15,6 +15,7 @@ from strongroom_cli.options import output_option, read_text
 from strongroom_cli.output import Output, lasting, legible, progress, run, when
 
 if TYPE_CHECKING:
+    from strongroom.crypto.keyring import Keyring
     from strongroom_recovery.drill.report import LogState, Report
     from strongroom_recovery.drill.restored import Cluster, Dump, Place, Say
     from strongroom_recovery.drill.sample import Means
@@ -40,7 +41,9 @@ _SHOWN_FAILURES_MAX: Final = 50
 @click.option(
     "--database-url-file", type=_PATH, metavar="FILE", help="The URL of a database that is restored already."
 )
-@click.option("--keys", type=_PATH, required=True, metavar="DIR", help="The backup of the sealing keys (*.key).")
+@click.option("--keys", type=_PATH, metavar="DIR", help="The backup of the sealing keys (*.key).")
+@click.option("--pkcs11", metavar="URI", help="A PKCS #11 token with sealing keys; beside --keys, or alone.")
+@click.option("--pin-file", type=_PATH, metavar="FILE", help="Its PIN, where the URI has no pin-source.")
 @click.option("--root-key", type=_PATH, required=True, metavar="FILE", help="The pinned root public key, root.pub.")
 @click.option(
     "--passphrase-file",
@@ -73,7 +76,9 @@ def drill(
     in_place: bool,
     database: str,
     database_url_file: Path | None,
-    keys: Path,
+    keys: Path | None,
+    pkcs11: str | None,
+    pin_file: Path | None,
     root_key: Path,
     passphrase_file: Path | None,
     records: int,
@@ -88,9 +93,10 @@ def drill(
 ) -> None:
     """Prove that keys can be given back from a backup: restore it in an empty place, and open records.
 
-    It needs the database's backup (--dump, --cluster or --database-url-file), the backup of the sealing keys and
-    root.pub, and nothing else of the authority: no worker, no broker, no roster, no log key. Records are picked at
-    random; each is verified up to the root key and opened, no key is shown, and everything is removed afterwards.
+    It needs the database's backup (--dump, --cluster or --database-url-file), the sealing keys (their backup with
+    --keys, those on a token with --pkcs11) and root.pub, and nothing else of the authority: no worker, no broker,
+    no roster, no log key. Records are picked at random; each is verified up to the root key and opened, no key is
+    shown, and everything is removed afterwards.
     Exit code 0 only if every one was opened and nothing else is wrong with the backup.
 
     Run it as root: then the restored server runs as another user, who can read no key.
@@ -101,12 +107,14 @@ def drill(
     import tempfile
 
     from strongroom.hardening import harden_process
+    from strongroom.settings import read_root_key
     from strongroom_recovery.drill.restored import Place
+    from strongroom_recovery.drill.sample import Means
 
     source = _source(dump, cluster, database_url_file, wal=wal, in_place=in_place, database=database)
     harden_process()
     folder = work_dir or Path(tempfile.gettempdir())
-    means = _means(keys, root_key, passphrase_file, folder, state_dirs)
+    means = Means(read_root_key(root_key), _keyring(keys, pkcs11, pin_file, passphrase_file), folder, state_dirs)
     place = Place(folder, programs=postgres_bin, account=as_user, keep=keep)
     count = None if everything else records
     chosen = secrets.randbelow(SEED_MAX + 1) if seed is None else seed
@@ -150,19 +158,19 @@ def _source(
     return read_text("--database-url-file", url_file).strip()
 
 
-def _means(
-    keys: Path, root_key: Path, passphrase_file: Path | None, folder: Path, state_dirs: tuple[Path, ...]
-) -> "Means":
+def _keyring(keys: Path | None, uri: str | None, pin_file: Path | None, passphrase_file: Path | None) -> "Keyring":
     """Read the keys, before anything that takes long."""
     from strongroom.crypto.key_file import read_passphrase
-    from strongroom.crypto.keyring import FileKeyring
-    from strongroom.settings import read_root_key
-    from strongroom_recovery.drill.sample import Means
+    from strongroom.crypto.keyring import open_keyring
 
+    if keys is None and uri is None:
+        raise UsageError(
+            "no sealing keys are named: --keys or --pkcs11", hint="`strongroom drill --help` shows how"
+        )
     passphrase: Secret | None = read_passphrase(passphrase_file) if passphrase_file else None
     with progress("Reading the sealing keys"):
         try:
-            keyring = FileKeyring(keys, passphrase)
+            return open_keyring(uri, keys, pin_file=pin_file, passphrase=passphrase)
         except KeyFileInvalid as error:
             hint = error.hint
             if passphrase is None and "passphrase" in error.message:
@@ -170,7 +178,6 @@ def _means(
             elif "signing key" in error.message:
                 hint = "--keys names the folder of the sealing keys alone: keys/recovery/sealing of the ceremony"
             raise KeyFileInvalid(error.message, hint=hint) from None
-    return Means(read_root_key(root_key), keyring, folder, state_dirs)
 
 
 async def _drill(

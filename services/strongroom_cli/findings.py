@@ -140,7 +140,11 @@ def skipped(environment: Mapping[str, str], *, has_home: bool) -> list[Skipped]:
         ("home", has_home, "none there"),
         ("roster", has_home or files, f"no home, {without_files}"),
         ("worker's keys", files and (given("LOG_KEY_FILE") or given("REPLY_KEY_FILE")), without("LOG_KEY_FILE")),
-        ("sealing keys", files and given("SEALING_KEYS_DIR"), without("SEALING_KEYS_DIR")),
+        (
+            "sealing keys",
+            files and (given("SEALING_KEYS_DIR") or given("KEYRING")),
+            without("SEALING_KEYS_DIR") + (", no STRONGROOM_KEYRING" if files else ""),
+        ),
         ("state", files and given("STATE_DIR"), without("STATE_DIR")),
         ("database", url_given("DATABASE_URL"), "no STRONGROOM_DATABASE_URL"),
         ("broker", has_home or operator or url_given("BROKER_URL"), "no home, no STRONGROOM_BROKER_URL"),

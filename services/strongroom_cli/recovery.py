@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -11,8 +11,10 @@ import rich_click as click
 from strongroom.crypto.secret import Secret
 from strongroom.errors import ExitCode, TransientError, UsageError
 from strongroom_cli.arguments import check_principal, check_record
+from strongroom_cli.destination import check_destination, destination, is_stdout
 from strongroom_cli.options import EXISTING_FILE, home_option, output_option, passphrase_option, wait_option
 from strongroom_cli.output import Output, carry_out, legible, progress, run, when
+from strongroom_cli.unwrapping import FORMS, Wish, wish_of, wrapping_lines
 
 if TYPE_CHECKING:
     from strongroom_agent.agent import Asked, Recovery, Unreleased
@@ -40,6 +42,32 @@ _PROGRESS_WIDTH: Final = 66  # of 80 columns, beside the spinner and the time
 )
 @click.option("--force", is_flag=True, help="Overwrite the output file.")
 @click.option("--reveal", is_flag=True, help="Print the key on the terminal.")
+@click.option(
+    "--unwrap",
+    is_flag=True,
+    help="Of a key that another program wrapped for the authority: what is inside. An officer has to approve it,"
+    " whatever policy says.",
+)
+@click.option(
+    "--as",
+    "form",
+    type=click.Choice(FORMS),
+    help="Unwrap, and write: the bare key or content (`key`, what --unwrap alone does), a PLAINTEXTKEYBLOB, or a"
+    " SIMPLEBLOB for the public key in --to.",
+)
+@click.option(
+    "--to",
+    "recipient",
+    type=EXISTING_FILE,
+    metavar="PUBLICKEYBLOB",
+    help="File with the public key of the program that shall import the SIMPLEBLOB.",
+)
+@click.option(
+    "--padding",
+    type=click.Choice(["pkcs1", "oaep"]),
+    help="Of that SIMPLEBLOB; `oaep` is for programs that import with CRYPT_OAEP.  [default: that of the blob which"
+    " was escrowed]",
+)
 @click.option("--new", "anew", is_flag=True, help="Sign a new request, and drop the one that is kept and waits.")
 @click.option(
     "--wait",
@@ -62,6 +90,10 @@ def recover(
     out: Path | None,
     force: bool,
     reveal: bool,
+    unwrap: bool,
+    form: str | None,
+    recipient: Path | None,
+    padding: str | None,
     anew: bool,
     wait_seconds: float | None,
     home: Path,
@@ -77,21 +109,29 @@ def recover(
     Where policy asks for approvals or a delay, the request is kept in the home for 7 days: exit code 5 says what it
     waits for, and the same command takes it up again. Exit code 4: it was denied. 75: try later.
 
+    A key that another program wrapped (`escrow --format`) comes back as it was escrowed, and with --unwrap or --as
+    as what is inside. Nobody has signed for that: whether it is the right key shows when it opens what it should.
+
     Example: `strongroom recover --name disk --principal laptop-0417 --reason "disk replaced" --out k2 --wait 3600`
+    or `strongroom recover --name archive --as cryptoapi-simple --to my-public.blob --out mine.blob`
     """
     from strongroom_agent.agent import Agent
-    from strongroom_agent.files import appearing, name_of
+    from strongroom_agent.files import name_of
 
     if sum(choice is not None for choice in (name, record, sealed)) != 1:
         raise UsageError("give exactly one of --name, --record and --file")
     check_principal("--principal", principal)
     if record is not None:
         check_record(record)
-    to_stdout = _goes_to_stdout(out, force=force, reveal=reveal, json=output.json)
-    target = nullcontext((out, sys.stdout.buffer)) if to_stdout or out is None else appearing(out, overwrite=True)
+    check_destination(out, force=force, reveal=reveal, json=output.json)
+    wish = wish_of(form, recipient, padding, unwrap=unwrap)
     told = _Told(output, reason)
     # The file is there before the authority is asked: a key that has no place to go is not released.
-    with Agent.open(home, passphrase=passphrase) as agent, target as (_, stream), told.outcome():
+    with (
+        Agent.open(home, passphrase=passphrase) as agent,
+        destination(out, force=force) as stream,
+        told.outcome(),
+    ):
         with progress("Asking the authority") as show:
             recovery = run(
                 agent.recover(
@@ -99,20 +139,20 @@ def recover(
                     records=[record] if record else None,
                     principal=principal,
                     reason=reason,
+                    unwrap=wish.unwrap,
                     anew=anew,
                     follow=wait_seconds is not None,
                     watch=told.watch(show),
                     wait_seconds=wait_seconds or ANSWER_SECONDS,
                 )
             )
-        stream.write(recovery.keys[0].material.expose())
-        stream.flush()
+        stream.write(wish.content(recovery.keys[0]).expose())
     # The key is where it shall stay, so the request and its one-time key are of no use any more.
     recovery.settle()
     if output.json:
-        output.document("recovery", _document(recovery, out))
+        output.document("recovery", _document(recovery, wish, out))
     else:
-        _tell(recovery, out, to_stdout=to_stdout)
+        _tell(recovery, wish, out)
     if recovery.missing:
         # A newer key may have been hidden from the authority: this one may be old.
         sys.exit(ExitCode.FAILED)
@@ -192,6 +232,8 @@ def _waiting(error: "Unreleased", *, next_: str) -> list[str]:
     ]
     if error.retry_at is not None and not error.is_approved:
         lines.append(f"  not before  {when(error.retry_at)}")
+    if asked.unwrap:
+        lines.append("  unwrapping  is always approved by an officer, whatever policy says")
     return [*lines, f"  next: {next_}"] if next_ else lines
 
 
@@ -228,25 +270,13 @@ def _unreleased_document(error: "Unreleased") -> dict[str, object]:
         "principal": asked.principal,
         "reason": asked.reason,
         "recipient_key": asked.recipient_key,
+        "unwrap": asked.unwrap,
         "expires_at": asked.expires_at,
         "retry_at": error.retry_at,
     }
 
 
-def _goes_to_stdout(out: Path | None, *, force: bool, reveal: bool, json: bool) -> bool:
-    if out is None and not reveal:
-        raise UsageError("say where the key shall go", hint="--out FILE, --out - for standard output, or --reveal")
-    to_stdout = out is None or str(out) == "-"
-    if to_stdout and json:
-        raise UsageError("a key is never part of a JSON document", hint="use --out FILE with -o json")
-    if not to_stdout and out is not None and out.is_dir():
-        raise UsageError(f"{out}: is a folder", hint=f"name a file in it, e.g. --out {out / 'key'}")
-    if not to_stdout and out is not None and out.exists() and not (force and out.is_file()):
-        raise UsageError(f"{out} exists", hint="choose another file, or overwrite a file with --force")
-    return to_stdout
-
-
-def _document(recovery: "Recovery", out: Path | None) -> dict[str, object]:
+def _document(recovery: "Recovery", wish: Wish, out: Path | None) -> dict[str, object]:
     record = recovery.keys[0].record
     return {
         "request": recovery.request_id,
@@ -258,8 +288,12 @@ def _document(recovery: "Recovery", out: Path | None) -> dict[str, object]:
             "kind": record.kind,
             "serial_number": record.serial_number,
             "description": record.description,
+            "algorithm": record.algorithm,
             "fingerprint": record.fingerprint,
+            "wrapping": record.wrapping.model_dump(mode="json") if record.wrapping else None,
         },
+        "unwrapped": wish.unwrap,
+        "as": wish.form,
         "log_index": recovery.log_index,
         "out": str(out),
         "history": [{"id": e.id, "issued_at": e.issued_at, "fingerprint": e.fingerprint} for e in recovery.history],
@@ -267,13 +301,14 @@ def _document(recovery: "Recovery", out: Path | None) -> dict[str, object]:
     }
 
 
-def _tell(recovery: "Recovery", out: Path | None, *, to_stdout: bool) -> None:
+def _tell(recovery: "Recovery", wish: Wish, out: Path | None) -> None:
     record = recovery.keys[0].record
-    where = "" if to_stdout else f", written to {out}"
+    where = "" if is_stdout(out) else f", written to {out}"
     lines = [
         f"recovered {record.name}: record {record.id}{where}",
         f"  release     recovery log, index {recovery.log_index}: verified",
         "  fingerprint matches what the owner signed",
+        *wrapping_lines(record, wish),
     ]
     lines += [
         f"  also        record {entry.id} of {when(entry.issued_at)} (recover it with --record)"

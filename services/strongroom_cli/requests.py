@@ -111,12 +111,18 @@ def _card(case: "Case", now: int) -> str:
 
 
 def _which(case: "Case") -> str:
-    if case.request is None:
+    request = case.request
+    if request is None:
         return "-"
-    if case.request.name is not None:
-        return legible(case.request.name)
-    records = case.request.records or []
-    return records[0] if len(records) == 1 else f"{len(records)} records"
+    records = request.records or []
+    which = records[0] if len(records) == 1 else f"{len(records)} records"
+    if request.name is not None:
+        which = legible(request.name)
+    if request.unwrap:
+        which += " (unwrapped)"
+    if request.destination is not None:
+        which += f" (moved to {request.destination.principal} at {request.destination.authority})"
+    return which
 
 
 def _approvals(case: "Case") -> str:
@@ -141,7 +147,7 @@ def words(case: "Case", now: int) -> list[str]:
         labels = ["which", *[""] * len(request.records or ())]
         lines += [_fact(*each) for each in zip(labels, request.records or (), strict=False)]
         lines += _quote("why", request.reason or "no reason given")
-        lines.append(_fact("to the key", f"{case.recipient_key} (one-time key of the requester)"))
+        lines += _wish(case)
         lines.append(_fact("expires", when(request.expires_at)))
     lines.append(_fact("digest", f"sha256:{case.digest}"))
     lines.append(
@@ -153,13 +159,28 @@ def words(case: "Case", now: int) -> list[str]:
     if case.veto is not None:
         lines += _quote("denied by", f"{case.veto.denier} ({case.veto.capacity.value}): {case.veto.reason}")
     if case.approvals or case.state.value == "pending":
-        lines.append(_fact("approvals", f"{len(case.approvals)} of {case.needed} that policy asks for"))
+        lines.append(_fact("approvals", f"{len(case.approvals)} of {case.needed} that are needed"))
     for each in case.approvals:
         why = f": {each.reason}" if each.reason else ""
         lines += _quote("", f"{each.officer}, until {when(each.expires_at)}{why}")
     for doubt in case.doubts:
         lines += _quote("", f"one does not count: {doubt}")
     return lines
+
+
+def _wish(case: "Case") -> list[str]:
+    """Say what would be handed out, and to which key: what an approval agrees to beside the records themselves."""
+    request = case.request
+    lines: list[str] = []
+    if request is None:
+        return lines
+    if request.unwrap:
+        lines += _quote("UNWRAP", "what other programs wrapped for the authority is opened for the requester")
+    if request.destination is None:
+        return [*lines, _fact("to the key", f"{case.recipient_key} (one-time key of the requester)")]
+    there = request.destination
+    lines += _quote("MOVED TO", f"{there.principal} at the authority {there.authority}, for good")
+    return [*lines, _fact("to the key", f"{case.recipient_key} (sealing key of that authority)")]
 
 
 def _state(case: "Case") -> str:

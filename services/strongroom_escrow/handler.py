@@ -95,6 +95,8 @@ def judge(submission: Submission, registry: Registry, now: int) -> None:
         check_issued(submission.escrow.issued_at, now)
         for position, record in enumerate(submission.escrow.records):
             _check_blob(record, position, roster)
+            if record.wrapping is not None:
+                roster.accepted_transport_key(record.wrapping.kid)
     except PermanentError as error:
         submission.refusal = error
 
@@ -112,10 +114,15 @@ def _check_blob(record: Record, position: int, roster: Roster) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Existing:
-    """What the database holds already: statement id → (digest, leaf index), record id → statement id."""
+    """What the database holds already of these messages.
+
+    statements: id → (digest, leaf index). records: id → statement id. wrapped: digest of a wrapped key (hex) → the
+    principal that escrowed it first.
+    """
 
     statements: Mapping[str, tuple[bytes, int]] = field(default_factory=dict)
     records: Mapping[str, str] = field(default_factory=dict)
+    wrapped: Mapping[str, str] = field(default_factory=dict)
 
 
 def settle(submissions: Iterable[Submission], existing: Existing, size: int) -> list[Submission]:
@@ -124,11 +131,12 @@ def settle(submissions: Iterable[Submission], existing: Existing, size: int) -> 
     Arguments: `size` is the number of leaves in the log before this batch.
 
     A repeat of a stored statement gets that statement's leaf index, also if it would be refused today: its
-    receipt stands. The same id with other bytes, and a record id that is taken, are refused (SPEC 4.3).
+    receipt stands. The same id with other bytes, a record id that is taken (SPEC 4.3), and a wrapped key that
+    another principal escrowed first (SPEC 4.6), are refused.
     A repeat inside the batch is left without leaf index and refusal; `adopt` completes it.
     """
     statements: dict[str, bytes] = {id_: digest for id_, (digest, _) in existing.statements.items()}
-    records = dict(existing.records)
+    records, wrapped = dict(existing.records), dict(existing.wrapped)
     fresh: list[Submission] = []
     for submission in submissions:
         escrow = submission.escrow
@@ -150,10 +158,32 @@ def settle(submissions: Iterable[Submission], existing: Existing, size: int) -> 
         if taken is not None:
             submission.refusal = RecordConflict(f"records: id {taken} is taken by another record")
             continue
+        if (copy := _copy(escrow, wrapped)) is not None:
+            submission.refusal = RecordConflict(
+                f"records.{copy}.wrapping.digest: another principal escrowed this wrapped key first",
+                hint="whoever wraps a key for the authority escrows it; tell the officers if this one is yours",
+            )
+            continue
         statements[escrow.id] = submission.digest
         records.update((record.id, escrow.id) for record in escrow.records)
+        wrapped.update((digest, escrow.principal) for digest in wrapped_digests(escrow))
         fresh.append(submission)
     return fresh
+
+
+def wrapped_digests(escrow: Escrow) -> list[str]:
+    """Return the digests of the wrapped keys among the records of a statement, in hex."""
+    return [record.wrapping.digest for record in escrow.records if record.wrapping is not None]
+
+
+def _copy(escrow: Escrow, wrapped: Mapping[str, str]) -> int | None:
+    """Return the position of the first record whose wrapped key is another principal's."""
+    for position, record in enumerate(escrow.records):
+        if record.wrapping is not None:
+            first = wrapped.get(record.wrapping.digest, escrow.principal)
+            if first != escrow.principal:
+                return position
+    return None
 
 
 def _repeat(submission: Submission, leaf_index: int, size: int) -> None:

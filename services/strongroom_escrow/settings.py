@@ -14,7 +14,7 @@ class EscrowSettings(QueueWorkerSettings):
     batch_messages_max: messages in one transaction. batch_wait_ms: how long to wait for more of them
     while they keep coming; a lone message is not kept waiting.
     escrow_require_user_id: refuse what was not sent under a broker account of the sender's own name.
-    sealing_keys_dir: refused; it belongs to the recovery worker alone.
+    sealing_keys_dir, keyring: refused; they belong to the recovery worker alone.
     """
 
     prefetch_count: Annotated[int, Field(ge=1, le=2000)] = 400
@@ -22,8 +22,9 @@ class EscrowSettings(QueueWorkerSettings):
     batch_wait_ms: Annotated[int, Field(ge=0, le=1000)] = 10
     escrow_require_user_id: bool = False
     sealing_keys_dir: str | None = None
+    keyring: str | None = None
 
-    @field_validator("sealing_keys_dir")
+    @field_validator("sealing_keys_dir", "keyring")
     @classmethod
     def _no_sealing_keys(cls, value: str | None) -> str | None:
         if value is not None:

@@ -7,22 +7,28 @@ from strongroom.database import Transaction, load_queries
 from strongroom.errors import StateCorrupt
 from strongroom.messages import Escrow
 from strongroom.statements import canonical_json
-from strongroom_escrow.handler import Existing, Submission
+from strongroom_escrow.handler import Existing, Submission, wrapped_digests
 
 _SQL = load_queries("escrow")
 
 
 async def existing(tx: Transaction, submissions: Sequence[Submission]) -> Existing:
-    """Look up which ids of these submissions the database holds. Needs the log's lock to stay true until COMMIT."""
+    """Look up which ids and wrapped keys of these submissions the database holds.
+
+    Needs the log's lock to stay true until COMMIT.
+    """
     escrows = _escrows(submissions)
     if not escrows:
         return Existing()
     statements = await tx.fetch(_SQL["existing_statements"], [UUID(escrow.id) for escrow in escrows])
     record_ids = [UUID(record.id) for escrow in escrows for record in escrow.records]
     records = await tx.fetch(_SQL["existing_records"], record_ids)
+    digests = [bytes.fromhex(digest) for escrow in escrows for digest in wrapped_digests(escrow)]
+    wrapped = await tx.fetch(_SQL["existing_wrapped"], digests) if digests else []
     return Existing(
         statements={str(row["id"]): (row["digest"], row["leaf_index"]) for row in statements},
         records={str(row["id"]): str(row["statement_id"]) for row in records},
+        wrapped={row["wrapped"].hex(): row["principal"] for row in wrapped},
     )
 
 
@@ -51,6 +57,7 @@ async def insert(tx: Transaction, fresh: Sequence[Submission], now: int) -> None
             submission.leaf_index,
             canonical_json(record.labels).decode(),
             ",".join(record.supersedes),
+            bytes.fromhex(record.wrapping.digest) if record.wrapping is not None else None,
         )
         for submission, escrow in zip(fresh, escrows, strict=True)
         for position, record in enumerate(escrow.records)

@@ -48,14 +48,17 @@ async def escrow_worker(settings: EscrowSettings, health: Health) -> AsyncIterat
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     registry = Registry(root_key, roster)
     follower = RecoveryLogFollower(registry, roster.body.logs.recovery, settings.state_dir / "recovery.checkpoint")
-    writer = LogWriter(
-        LogName.ESCROW, roster.body.logs.escrow.origin, log_key, settings.state_dir / "escrow.checkpoint"
-    )
     async with database.connect(settings.database_url.get_secret_value()) as opened:
         await opened.check_schema()
-        await writer.open(opened)
         async with opened.reading() as tx:
             await follower.advance(tx)
+        # The file may be older than what the recovery log names, or newer than what is named yet.
+        newest = max(roster, registry.roster, key=lambda each: each.body.version)
+        log = newest.body.logs.escrow
+        writer = LogWriter(
+            LogName.ESCROW, log.origin, log_key, settings.state_dir / "escrow.checkpoint", former=log.former
+        )
+        await writer.open(opened)
         yield EscrowWorker(
             settings=settings,
             database=opened,

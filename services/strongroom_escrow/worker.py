@@ -10,7 +10,7 @@ from typing import Final
 from strongroom.broker import Consumer, Delivery
 from strongroom.crypto.signing import SigningKey
 from strongroom.database import Database, Transaction
-from strongroom.errors import Denied, FatalError, PermanentError, ProofInvalid, StateCorrupt
+from strongroom.errors import ConfigurationInvalid, Denied, FatalError, PermanentError, ProofInvalid, StateCorrupt
 from strongroom.fields import printable
 from strongroom.follower import RecoveryLogFollower
 from strongroom.log_writer import LogWriter
@@ -130,13 +130,13 @@ class EscrowWorker:
         submissions = [self._read(delivery) for delivery in batch]
         principals = {each.escrow.principal for each in submissions if each.escrow is not None}
         async with self._database.transaction() as tx:
-            await self._follower.advance(tx)
+            await self._follow(tx, now)
             await self._admit(tx, principals, submissions)
             self._judge(submissions, now)
             # Verified outside the lock, so that several workers can verify at once.
             judged_at_size = self._registry.size
             await self._writer.lock(tx)
-            await self._follower.advance(tx)
+            await self._follow(tx, now)
             if self._registry.size != judged_at_size:
                 await self._admit(tx, principals, submissions)
                 self._judge(submissions, now)
@@ -160,6 +160,18 @@ class EscrowWorker:
             each.leaf_index: published.receipt(each.leaf_index) for each in fresh if each.leaf_index is not None
         }
         return Settled(submissions, receipts, proofs)
+
+    async def _follow(self, tx: Transaction, now: int) -> None:
+        """Take in what the recovery log says until now.
+
+        Raises StateCorrupt when the roster in force names other keys for this worker: nobody would believe what it
+        signs. So it ends, its messages are delivered again, and it is to be started again with other key files.
+        """
+        await self._follower.advance(tx)
+        try:
+            self._check_usable(self._registry.current_roster(now))
+        except ConfigurationInvalid as error:
+            raise StateCorrupt(error.message, hint=error.hint) from None
 
     async def _admit(self, tx: Transaction, principals: set[str], submissions: Sequence[Submission]) -> None:
         """Make the principals' keys known; one whose stored enrolment is spoilt has its own messages refused."""

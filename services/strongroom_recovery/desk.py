@@ -95,6 +95,7 @@ class Desk:
             self.check_usable(roster)
         except ConfigurationInvalid as error:
             raise StateCorrupt(f"roster version {roster.body.version}: {error.message}", hint=error.hint) from None
+        self.escrow_log.go_by(roster.body.logs.escrow)
         return roster
 
     async def admit(self, tx: Transaction, principal: str, *, former: bool = False) -> None:

@@ -99,12 +99,16 @@ async def _entry(desk: Desk, tx: Transaction, case: Case, request: Statement | N
         roster=None if its_roster in (None, roster) else its_roster.statement.envelope(),
         approvals=[each.envelope() for each in counting[:SIGNATURES_MAX]],
         denial=None if denial is None else denial.envelope(),
-        needed=policy.approvals_needed(case.capacity, roster.body.policy),
+        needed=policy.approvals_needed(case.capacity, roster.body.policy, unwrap=_is_to_unwrap(request)),
         not_before=policy.not_before(case, roster.body.policy),
         state=_state(case, request, now),
         code=outcome.code if outcome else None,
         decided_at=outcome.time if outcome else None,
     )
+
+
+def _is_to_unwrap(request: Statement | None) -> bool:
+    return request is not None and parse_body(request, Request).unwrap
 
 
 def _state(case: Case, request: Statement | None, now: int) -> RequestState:

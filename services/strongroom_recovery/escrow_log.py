@@ -5,9 +5,10 @@ from pathlib import Path
 
 from strongroom.checkpoint_file import CheckpointFile, working_origin
 from strongroom.crypto import tlog
-from strongroom.crypto.notes import Checkpoint, verify_checkpoint
+from strongroom.crypto.notes import Checkpoint
 from strongroom.database import Transaction
 from strongroom.errors import LogForked, ProofInvalid, StateCorrupt
+from strongroom.log_keys import Signed, Signers
 from strongroom.log_writer import RESTORED_HINT
 from strongroom.mandates import LogKey
 from strongroom_recovery import store
@@ -24,33 +25,42 @@ class EscrowLog:
 
         Raises LogForked and StateCorrupt as `CheckpointFile.read`.
         """
+        self._path = path
         self._log = log
-        self._file = CheckpointFile(path, log.origin, log.public_key)
-        kept = self._file.read()
-        self._known = kept[0] if kept else None
+        self._signers = Signers.of(log, working_origin(log.origin))
+        self._file = CheckpointFile(path, log.origin, log.public_key, log.former)
+        self._newest: Signed | None = self._file.read()
+
+    def go_by(self, log: LogKey) -> None:
+        """Take the keys that the roster in force names for this log; the same ones change nothing."""
+        if log != self._log:
+            self._log = log
+            self._signers = Signers.of(log, working_origin(log.origin))
+            self._file = CheckpointFile(self._path, log.origin, log.public_key, log.former)
 
     async def head(self, tx: Transaction) -> Checkpoint:
         """Return the log's newest working checkpoint; it continues all seen before and is on disk on return.
 
         Raises:
             ProofInvalid: there is none, and none was seen before.
-            CheckpointInvalid: the log's key did not sign it.
+            CheckpointInvalid: the log's key did not sign it, nor a former one in its time.
             LogForked: it does not continue what was seen before.
             StateCorrupt: the checkpoint file cannot be used.
         """
         note = await store.escrow_checkpoint(tx)
         if note is None:
-            if self._known is not None:
-                raise _forked(f"the checkpoints are gone; {self._known.size} leaves were seen before")
+            if self._newest is not None:
+                raise _forked(f"the checkpoints are gone; {self._newest.checkpoint.size} leaves were seen before")
             raise ProofInvalid("the escrow log has no checkpoint")
-        head = verify_checkpoint(note, working_origin(self._log.origin), self._log.public_key)
-        if head == self._known:
-            return head
-        if self._known is not None:
-            await _check_continues(tx, self._known, head)
+        if self._newest is not None and note == self._newest.note:
+            return self._newest.checkpoint
+        signed = self._signers.verify(note)
+        if self._newest is not None:
+            await _check_continues(tx, self._newest.checkpoint, signed.checkpoint)
+        # What is kept on disk does not go back to a former key either.
         await asyncio.to_thread(self._file.advance, note)
-        self._known = head
-        return head
+        self._newest = signed
+        return signed.checkpoint
 
 
 async def _check_continues(tx: Transaction, known: Checkpoint, head: Checkpoint) -> None:

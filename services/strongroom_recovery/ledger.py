@@ -22,12 +22,15 @@ from strongroom.leaves import (
     RefusalLeaf,
     ReleaseLeaf,
     RequestLeaf,
+    ResealLeaf,
+    RetirementLeaf,
     RevocationLeaf,
     parse_leaf,
 )
 from strongroom.limits import APPROVED_REQUEST_LIFE_SECONDS_MAX, CLOCK_SKEW_SECONDS, INVITATION_LIFE_SECONDS_MAX
 from strongroom.messages import RequestState
 from strongroom_recovery.proofs import Proofs
+from strongroom_recovery.reseals import Reseals
 
 HOUR_SECONDS: Final = 3_600
 DAY_SECONDS: Final = 86_400
@@ -115,11 +118,12 @@ class Attested:
 class Ledger:
     """Folds the leaves of the recovery log, in order; they must be those under a verified checkpoint.
 
-    proofs: what the prover has found.
+    proofs: what the prover has found. reseals: what was sealed again, and which sealing keys are retired.
     """
 
     size: int = 0
     proofs: Proofs = field(default_factory=Proofs)
+    reseals: Reseals = field(default_factory=Reseals)
     _cases: dict[str, Case] = field(default_factory=dict)
     _waiting: dict[str, Case] = field(default_factory=dict)
     _disclosed: dict[str, Case] = field(default_factory=dict)
@@ -163,6 +167,13 @@ class Ledger:
 
     def _take_proof(self, entry: ProofLeaf) -> None:
         self.proofs.apply(entry, self.size)
+
+    def _take_reseal(self, entry: ResealLeaf) -> None:
+        self.reseals.apply(entry)
+        self.proofs.reseal(entry, self.size)
+
+    def _take_retirement(self, entry: RetirementLeaf) -> None:
+        self.reseals.retire(entry)
 
     def _take_request(self, entry: RequestLeaf) -> None:
         case = Case(
@@ -357,4 +368,6 @@ _TAKERS: Final[dict[type, Callable[[Ledger, Any], object]]] = {
     EnrolmentLeaf: Ledger._take_enrolment,  # noqa: SLF001
     ProofLeaf: Ledger._take_proof,  # noqa: SLF001
     AttestationLeaf: Ledger._take_attestation,  # noqa: SLF001
+    ResealLeaf: Ledger._take_reseal,  # noqa: SLF001
+    RetirementLeaf: Ledger._take_retirement,  # noqa: SLF001
 }

@@ -26,11 +26,14 @@ from strongroom_recovery.ledger import HOUR_SECONDS, Case, Ledger, Who
 # ---- may it be asked -----------------------------------------------------------------------------------
 
 
-def approvals_needed(capacity: Capacity, policy: Policy) -> int:
-    """Return how many officers must agree to a request of an officer, or of a principal for its own keys."""
-    if capacity is Capacity.OFFICER:
-        return policy.officer_recovery_approvals
-    return policy.self_recovery_approvals
+def approvals_needed(capacity: Capacity, policy: Policy, *, unwrap: bool) -> int:
+    """Return how many officers must agree to a request of an officer, or of a principal for its own keys.
+
+    `unwrap`: whether what other programs wrapped is to be opened, which at least one has to agree to (SPEC 5.17).
+    """
+    is_officer = capacity is Capacity.OFFICER
+    needed = policy.officer_recovery_approvals if is_officer else policy.self_recovery_approvals
+    return max(needed, 1) if unwrap else needed
 
 
 def delay_seconds(capacity: Capacity, policy: Policy) -> int:
@@ -58,7 +61,8 @@ def check_request(request: Request, roster: Roster, now: int, *, is_waiting: boo
             f"principal: {request.requester} may ask for its own records only, not for {request.principal}'s"
         )
     policy = roster.body.policy
-    waits = approvals_needed(request.requester_kind, policy) or delay_seconds(request.requester_kind, policy)
+    capacity = request.requester_kind
+    waits = approvals_needed(capacity, policy, unwrap=request.unwrap) or delay_seconds(capacity, policy)
     check_issued(request.issued_at, now)
     check_life(
         request.issued_at,
@@ -81,14 +85,17 @@ def _check_recipient(request: Request) -> None:
 # ---- do enough agree, and is it time ----------------------------------------------------------------------
 
 
-def check_agreed(case: Case, approvals: list[Agreed], policy: Policy, now: int) -> None:
-    """Raise ApprovalRequired unless as many officers agree as policy asks for, and the delay is over."""
-    needed = approvals_needed(case.capacity, policy)
+def check_agreed(case: Case, approvals: list[Agreed], policy: Policy, now: int, *, unwrap: bool) -> None:
+    """Raise ApprovalRequired unless as many officers agree as must (`approvals_needed`), and the delay is over."""
+    needed = approvals_needed(case.capacity, policy, unwrap=unwrap)
     earliest = not_before(case, policy)
     if len(approvals) < needed:
         who = f" ({', '.join(each.officer.name for each in approvals)})" if approvals else ""
+        asks = (
+            "policy asks" if needed == approvals_needed(case.capacity, policy, unwrap=False) else "unwrapping asks"
+        )
         raise ApprovalRequired(
-            f"approvals: policy asks for {needed}, there are {len(approvals)}{who}",
+            f"approvals: {asks} for {needed}, there are {len(approvals)}{who}",
             retry_at=earliest if earliest > now else None,
         )
     if earliest > now:

@@ -17,6 +17,7 @@ from strongroom.messages import Escrow, Record
 from strongroom.registry import Registry
 from strongroom.roster import check_authority
 from strongroom.statements import parse_envelope
+from strongroom_recovery.key_blobs import KeyBlob
 
 LATE_HINT: Final = "compare the workers' clocks, and find out whether the escrow worker's database was set back"
 """What to do about a statement whose key was not in force when it was stored (SPEC 2.10)."""
@@ -67,6 +68,7 @@ class StoredRecord:
     log_index: int
     in_force: bool
     record: Record
+    resealed: tuple[KeyBlob, ...] = ()
 
     @property
     def rank(self) -> tuple[bool, int, str]:

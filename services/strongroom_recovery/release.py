@@ -1,17 +1,24 @@
 """Releases: open a stored blob in its place, and seal the key to the requester's one-time key. Pure.
 
-Key material exists inside `_reseal`, or inside whoever calls `opened`, and nowhere else. Errors are made anew
-outside, because a traceback keeps the local variables of the function it passed through alive.
+Key material exists inside `_reseal` and `_moved`, or inside whoever calls `opened`, and nowhere else. Errors are
+made anew outside, because a traceback keeps the local variables of the function it passed through alive.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from strongroom.blobs import BlobContext, OpenedMaterial, ReleaseContext, check_fingerprint, open_material, reseal
+from strongroom.blobs import (
+    ReleaseContext,
+    reseal,
+    seal_unwrapped,
+)
 from strongroom.crypto.keyring import Keyring
 from strongroom.crypto.sealing import kid
-from strongroom.errors import BlobInvalid, FingerprintMismatch, KeyUnknown, PermanentError
+from strongroom.errors import BlobInvalid, Denied, FingerprintMismatch, KeyUnknown, PermanentError
 from strongroom.messages import HistoryEntry, Record, RecordDescription, Release, ReleasedRecord, Request
+from strongroom.wrapped import unwrap
+from strongroom_recovery.key_blobs import opened
+from strongroom_recovery.moving import moved
 from strongroom_recovery.records import StoredRecord
 
 
@@ -28,8 +35,9 @@ def build(
     """Return the body of the release that answers a request with these records (SPEC 5.3).
 
     Arguments: the recipient key of `request` was checked; `request_digest` is 32 bytes; `now` in seconds.
-    Raises BlobInvalid, FingerprintMismatch, KeyUnknown for a record whose key cannot be given back, or what a
-    key device raises when it does not answer. Blocks for as long as such a device takes.
+    Raises BlobInvalid, FingerprintMismatch, KeyUnknown for a record whose key cannot be given back, Denied for a
+    wrapped key in a padding that its key device does not open, or what a key device raises when it does not answer.
+    Blocks for as long as such a device takes.
     """
     return Release(
         authority=request.authority,
@@ -50,30 +58,41 @@ def description(record: Record) -> dict[str, Any]:
 def _released(stored: StoredRecord, request: Request, digest: bytes, keyring: Keyring) -> ReleasedRecord:
     refusal: PermanentError
     try:
+        if request.destination is not None:
+            return _moved(stored, request, keyring)
+        blob, unwrapped = _reseal(stored, request, digest, keyring)
         return ReleasedRecord(
             **description(stored.record),
             principal=stored.principal,
             issued_at=stored.issued_at,
-            blob=_reseal(stored, request, digest, keyring),
+            blob=blob,
+            unwrapped=unwrapped,
         )
-    except (BlobInvalid, FingerprintMismatch, KeyUnknown) as error:
+    except (BlobInvalid, Denied, FingerprintMismatch, KeyUnknown) as error:
         refusal = type(error)(f"record {stored.record.id}: {error.message}")
     raise refusal
 
 
-def _reseal(stored: StoredRecord, request: Request, digest: bytes, keyring: Keyring) -> bytes:
+def _moved(stored: StoredRecord, request: Request, keyring: Keyring) -> ReleasedRecord:
+    key = opened(stored.authority, stored.principal, stored.record, keyring, stored.resealed)
+    there = moved(request, stored.record.id, key)
+    return ReleasedRecord(
+        **description(stored.record),
+        principal=stored.principal,
+        issued_at=stored.issued_at,
+        blob=there.blob,
+        moved_fingerprint=there.fingerprint,
+    )
+
+
+def _reseal(stored: StoredRecord, request: Request, digest: bytes, keyring: Keyring) -> tuple[bytes, bytes | None]:
+    """Give the blob for the requester, and what is inside the wrapping where that was asked for (SPEC 5.17)."""
     recipient = kid(request.recipient_suite, request.recipient_key)
     target = ReleaseContext(stored.authority, digest, stored.principal, stored.record.id, recipient)
-    key = opened(stored.authority, stored.principal, stored.record, keyring)
-    return reseal(key, target, request.recipient_suite, request.recipient_key)
-
-
-def opened(authority: str, principal: str, record: Record, keyring: Keyring) -> OpenedMaterial:
-    """Open a record's blob in its place (SPEC 3.4); it holds the key that the record's fingerprint was made of.
-
-    Raises BlobInvalid, FingerprintMismatch, KeyUnknown, or what a key device raises when it does not answer.
-    """
-    place = BlobContext(authority, principal, record.id, record.kid, record.suite)
-    found = open_material(record.blob, place, keyring.opener(record.kid))
-    check_fingerprint(found, authority, principal, record.id, record.fingerprint)
-    return found
+    key = opened(stored.authority, stored.principal, stored.record, keyring, stored.resealed)
+    blob = reseal(key, target, request.recipient_suite, request.recipient_key)
+    wrapping = stored.record.wrapping
+    if not request.unwrap or wrapping is None:
+        return blob, None
+    content = unwrap(wrapping, key.material, keyring.transport(wrapping.kid))
+    return blob, seal_unwrapped(content, target, request.recipient_suite, request.recipient_key)

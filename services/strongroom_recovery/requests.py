@@ -29,7 +29,7 @@ from strongroom.mandates import Denial
 from strongroom.messages import HistoryEntry, Release, Request, RequestState
 from strongroom.receipts import Receipt
 from strongroom.statements import Statement, parse_envelope
-from strongroom_recovery import policy, release, store
+from strongroom_recovery import moving, policy, release, store, unwrapping
 from strongroom_recovery.cases import approvals_of, denial_of
 from strongroom_recovery.desk import Answer, Desk, Event, Hints
 from strongroom_recovery.evidence import examined_records, verified_records
@@ -197,15 +197,25 @@ async def _decide(
     try:
         policy.check_request(request, roster, now, is_waiting=is_waiting)
         entries = await _entries(tx, request, is_waiting=is_waiting)
+        granted = lost.records if lost else None
+        selected = None
+        if request.destination is not None or request.unwrap:
+            # What cannot be moved or unwrapped is refused before officers have agreed to it in vain.
+            selected = await _select(desk, tx, request, entries, granted=granted)
+            if request.unwrap:
+                await unwrapping.check_unwrappable(desk, tx, selected[0])
+            else:
+                moving.check_movable(request, selected[0])
         if lost is None:
             counting, _ = agreed(await approvals_of(tx, case, roster), case.subject, roster, now)
-            policy.check_agreed(case, counting, roster.body.policy, now)
+            policy.check_agreed(case, counting, roster.body.policy, now, unwrap=request.unwrap)
             count = 1 if request.name is not None else len(entries)
             policy.check_release_rate(case.who, count, desk.ledger, roster.body.policy, now)
             approvals = [each.statement.digest.hex() for each in counting]
         else:
             approvals = list(lost.approvals)
-        records, history = await _select(desk, tx, request, entries, granted=lost.records if lost else None)
+        records, history = selected or await _select(desk, tx, request, entries, granted=granted)
+        records = await store.with_resealed(tx, records, desk.keyring.kids)
         # A key device takes its time, and the connection to the broker must stay alive meanwhile.
         body = await asyncio.to_thread(
             release.build,

@@ -1,6 +1,8 @@
 """The recovery worker's SQL. What it reads is an index: nothing that comes back from here is believed."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Final
 from uuid import UUID
 
 from strongroom.crypto.notes import Checkpoint
@@ -10,9 +12,12 @@ from strongroom.errors import ProofInvalid
 from strongroom.limits import HISTORY_RECORDS_MAX
 from strongroom.messages import Request
 from strongroom.statements import Statement
-from strongroom_recovery.records import IndexEntry, StoredStatement, nodes_wanted
+from strongroom_recovery.key_blobs import BLOB_BYTES_MAX, KeyBlob
+from strongroom_recovery.records import IndexEntry, StoredRecord, StoredStatement, nodes_wanted
 
 _SQL = load_queries("recovery")
+# More than the records of any release have; whoever writes rows fills no memory with them.
+_RESEALED_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 # ---- statements that the recovery log names ----------------------------------------------------------------
@@ -99,6 +104,13 @@ async def records_superseding(tx: Transaction, principal: str, ids: Sequence[str
     return [_entry(row) for row in rows]
 
 
+async def records_wrapped(tx: Transaction, digests: Collection[str]) -> list[IndexEntry]:
+    """Return of each of these wrapped keys (hex) the index entry of the record that is said to be the first."""
+    packed = [bytes.fromhex(digest) for digest in digests]
+    rows = await tx.fetch(_SQL["records_wrapped"], packed) if packed else []
+    return [_entry(row) for row in rows]
+
+
 def _entry(row: Record) -> IndexEntry:
     return IndexEntry(
         id=str(row["id"]),
@@ -108,6 +120,18 @@ def _entry(row: Record) -> IndexEntry:
         issued_at=row["issued_at"],
         kid=row["kid"],
     )
+
+
+async def with_resealed(
+    tx: Transaction, records: Sequence[StoredRecord], kids: Collection[str]
+) -> list[StoredRecord]:
+    """Return these records with what is stored of their keys sealed again to any of these sealing keys."""
+    ids = [UUID(stored.record.id) for stored in records]
+    rows = await tx.fetch(_SQL["resealed"], ids, list(kids), BLOB_BYTES_MAX, _RESEALED_BYTES_MAX) if ids else []
+    blobs: dict[str, list[KeyBlob]] = {}
+    for id_, kid, suite, blob in rows:
+        blobs.setdefault(str(id_), []).append(KeyBlob(kid, suite, blob))
+    return [replace(stored, resealed=tuple(blobs.get(stored.record.id, ()))) for stored in records]
 
 
 # ---- the escrow log ----------------------------------------------------------------------------------------

@@ -1,25 +1,27 @@
-"""A backup authority: its keys, their folders, its first roster and those that follow (SPEC section 2)."""
+"""Founding a backup authority: its keys, their folders, its first roster (SPEC section 2)."""
 
-import os
 import time
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
-from strongroom import private_file
 from strongroom.crypto.key_file import write_sealing_key, write_signing_key
-from strongroom.crypto.sealing import PrivateSealingKey, Suite
+from strongroom.crypto.rsa import PrivateRsaKey
+from strongroom.crypto.sealing import PrivateSealingKey, Suite, transport_kid
 from strongroom.crypto.secret import Secret
-from strongroom.crypto.signing import SigningKey, key_id
+from strongroom.crypto.signing import SigningKey
+from strongroom.crypto.transport_key_file import write_transport_key
 from strongroom.errors import UsageError
 from strongroom.fields import validated
-from strongroom.mandates import Expectation, Officer, Policy, Role, RosterBody, SealingKey, SealingKeyState
+from strongroom.mandates import Officer, Policy, RosterBody, SealingKey, SealingKeyState, TransportKey
+from strongroom.next_rosters import ROSTER_LIFE_SECONDS
 from strongroom.roster import Roster
 from strongroom.statements import Statement
 
-ROSTER_LIFE_SECONDS: Final = 365 * 86_400
+if TYPE_CHECKING:
+    from strongroom.crypto.token_objects import TokenKey
 
 _WORKERS: Final = ("escrow", "recovery")
 
@@ -33,23 +35,39 @@ class Passphrases:
 
 
 def create(
-    folder: Path, *, authority: str, officers: list[Officer], policy: Policy, suite: Suite, passphrases: Passphrases
+    folder: Path,
+    *,
+    authority: str,
+    officers: list[Officer],
+    policy: Policy,
+    suite: Suite,
+    passphrases: Passphrases,
+    transport_bits: int | None = None,
+    on_token: "Callable[[], TokenKey] | None" = None,
 ) -> Statement:
     """Make every key of a new authority below `folder` and sign roster version 1; return the roster.
 
     Written: `root/root.key` (to be taken offline), `root.pub`, `roster.json`, `escrow/` and `recovery/` with
-    `log.key` and `reply.key` each, and `recovery/sealing/<kid>.key`. Each worker is given its own folder and
-    nothing else. Nothing is written unless the roster passes every check of its readers.
+    `log.key` and `reply.key` each, and `recovery/sealing/<kid>.key`; with `transport_bits` there is a transport key
+    of that size among these. Each worker is given its own folder and nothing else. Nothing is written unless the
+    roster passes every check of its readers.
+
+    `on_token` makes the sealing key, of the suite P256, on a token, and is called once everything else is known to
+    fit; no sealing key file is written then. If writing fails afterwards, the key stays on the token.
 
     Raises UsageError when the folder holds anything already or cannot be written, RosterInvalid for officers and
-    a policy that do not fit, MalformedStatement and LimitExceeded for names out of shape, KeyFileInvalid.
+    a policy that do not fit, MalformedStatement and LimitExceeded for names out of shape, KeyFileInvalid, and what
+    `on_token` raises.
     """
-    keys = _Keys.generate(suite)
+    keys = _Keys.generate(suite, transport_bits)
     roster = _first_roster(keys, authority=authority, officers=officers, policy=policy)
     try:
         if folder.exists() and any(folder.iterdir()):
             raise UsageError(f"{folder} is not empty", hint="an authority is made once; name a new folder")
-        for name in ("root", "escrow", "recovery", "recovery/sealing"):
+        if on_token is not None:
+            keys = replace(keys, sealing=on_token())
+            roster = _first_roster(keys, authority=authority, officers=officers, policy=policy)
+        for name in ("root", "escrow", "recovery"):
             (folder / name).mkdir(mode=0o700, parents=True)
         keys.write(folder, passphrases)
         (folder / "root.pub").write_text(b64encode(keys.root.public_key).decode() + "\n")
@@ -69,15 +87,17 @@ class _Keys:
     root: SigningKey
     logs: dict[str, SigningKey]
     replies: dict[str, SigningKey]
-    sealing: PrivateSealingKey
+    sealing: "PrivateSealingKey | TokenKey"
+    transport: PrivateRsaKey | None
 
     @classmethod
-    def generate(cls, suite: Suite) -> Self:
+    def generate(cls, suite: Suite, transport_bits: int | None) -> Self:
         return cls(
             root=SigningKey.generate(),
             logs={worker: SigningKey.generate() for worker in _WORKERS},
             replies={worker: SigningKey.generate() for worker in _WORKERS},
             sealing=PrivateSealingKey.generate(suite),
+            transport=None if transport_bits is None else PrivateRsaKey.generate(transport_bits),
         )
 
     def write(self, folder: Path, passphrases: Passphrases) -> None:
@@ -85,8 +105,14 @@ class _Keys:
         for worker in _WORKERS:
             write_signing_key(folder / worker / "log.key", self.logs[worker], passphrases.workers)
             write_signing_key(folder / worker / "reply.key", self.replies[worker], passphrases.workers)
-        sealing = folder / "recovery" / "sealing" / f"{self.sealing.kid}.key"
-        write_sealing_key(sealing, self.sealing, passphrases.workers)
+        sealing = folder / "recovery" / "sealing"
+        if isinstance(self.sealing, PrivateSealingKey):
+            sealing.mkdir(mode=0o700)
+            write_sealing_key(sealing / f"{self.sealing.kid}.key", self.sealing, passphrases.workers)
+        if self.transport is not None:
+            sealing.mkdir(mode=0o700, exist_ok=True)
+            kid = transport_kid(self.transport.public_key.to_spki())
+            write_transport_key(sealing / f"{kid}.key", self.transport, passphrases.workers)
 
 
 def _first_roster(keys: _Keys, *, authority: str, officers: list[Officer], policy: Policy) -> Statement:
@@ -101,9 +127,13 @@ def _first_roster(keys: _Keys, *, authority: str, officers: list[Officer], polic
         "previous": None,
         "sealing_keys": [
             SealingKey(
-                kid=sealing.kid, suite=sealing.suite, public_key=sealing.public_key, state=SealingKeyState.ACTIVE
+                kid=sealing.kid,
+                suite=sealing.suite if isinstance(sealing, PrivateSealingKey) else Suite.P256,
+                public_key=sealing.public_key,
+                state=SealingKeyState.ACTIVE,
             )
         ],
+        "transport_keys": [] if keys.transport is None else [_transport_entry(keys.transport)],
         "logs": {
             worker: {"origin": f"{authority}/{worker}", "public_key": keys.logs[worker].public_key}
             for worker in _WORKERS
@@ -117,150 +147,6 @@ def _first_roster(keys: _Keys, *, authority: str, officers: list[Officer], polic
     return Roster.verified(statement, keys.root.public_key).statement
 
 
-# ---- the rosters that follow ----
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What the next roster says otherwise than the one before; without any it only renews that one.
-
-    remove_officers: names; whoever is added under such a name has a new key or other roles. policy: new values, by
-    the names of SPEC 2.3; `expected` takes the place of the whole list.
-    """
-
-    add_officers: Sequence[Officer] = ()
-    remove_officers: Sequence[str] = ()
-    policy: Mapping[str, int | Sequence[Expectation]] = field(default_factory=dict)
-
-
-def next_roster(
-    before: Roster, changes: Changes, key: SigningKey, *, now: int, life_seconds: int = ROSTER_LIFE_SECONDS
-) -> Roster:
-    """Sign the roster that follows `before`, and read it back as everybody who gets it will.
-
-    Arguments: `key` is the root key that signed `before`; `now` in seconds. Raises UsageError for an officer who is
-    there already and for a clock that is behind `before`, OfficerUnknown for one to be removed who is not there,
-    RosterInvalid for officers and a policy that do not fit, MalformedStatement and LimitExceeded for values out of
-    bounds.
-    """
-    body = next_body(before, changes, now=now, life_seconds=life_seconds)
-    after = Roster.verified(Statement.sign(RosterBody.TYPE, body.to_bytes(), key), key.public_key)
-    after.check_follows(before)
-    return after
-
-
-def next_body(before: Roster, changes: Changes, *, now: int, life_seconds: int) -> RosterBody:
-    """Return the body of the roster that follows `before`: next version, its digest, new times, and the changes.
-
-    Raises as `next_roster`, but RosterInvalid, which only the signed roster's readers find.
-    """
-    if now < before.body.issued_at:
-        raise UsageError(
-            f"the roster before was signed {before.body.issued_at - now} s after what is now here",
-            hint="set the clock of this machine",
-        )
-    for name in changes.remove_officers:
-        before.officer(name)
-    officers = [officer for officer in before.body.officers if officer.name not in changes.remove_officers]
-    there = {officer.name for officer in officers}
-    for officer in changes.add_officers:
-        if officer.name in there:
-            raise UsageError(
-                f"officer {officer.name}: is in the roster already",
-                hint="remove the officer in the same call to exchange key or roles",
-            )
-        officers.append(officer)
-    unknown = changes.policy.keys() - Policy.model_fields.keys()
-    if unknown:
-        raise UsageError(f"policy: {min(unknown)} is none of {', '.join(Policy.model_fields)}")
-    return validated(
-        {
-            **{name: getattr(before.body, name) for name in RosterBody.model_fields},
-            "version": before.body.version + 1,
-            "issued_at": now,
-            "expires_at": now + life_seconds,
-            "previous": before.digest.hex(),
-            "officers": officers,
-            "policy": validated({**before.body.policy.model_dump(), **changes.policy}, Policy),
-        },
-        RosterBody,
-    )
-
-
-def differences(before: RosterBody, after: RosterBody) -> list[str]:
-    """Say in words for people who of the officers, and what of the policy, is another than before."""
-    old = {officer.name: officer for officer in before.officers}
-    new = {officer.name: officer for officer in after.officers}
-    found = [f"officer {name} is removed" for name in old if name not in new]
-    for name, officer in new.items():
-        if name not in old:
-            found.append(f"officer {name} is added: key {key_id(officer.public_key)}, {_roles(officer)}")
-            continue
-        if officer.public_key != old[name].public_key:
-            found.append(
-                f"officer {name} has another key: {key_id(officer.public_key)}, was {key_id(old[name].public_key)}"
-            )
-        if set(officer.roles) != set(old[name].roles):
-            found.append(f"officer {name} has other roles: {_roles(officer)}; had {_roles(old[name])}")
-    values, former = after.policy.model_dump(exclude={"expected"}), before.policy.model_dump()
-    found += [f"{name} is {value}, was {former[name]}" for name, value in values.items() if value != former[name]]
-    wanted, wanted_before = map(_expected, (after, before))
-    found += [f"{each} is not expected any more" for each in wanted_before if each not in wanted]
-    found += [f"{each} is expected" for each in wanted if each not in wanted_before]
-    return found
-
-
-def _expected(body: RosterBody) -> list[str]:
-    return [expectation_text(each) for each in body.policy.expected]
-
-
-def expectation_text(expected: Expectation) -> str:
-    """Write an expectation as people write it: `PREFIX:NAME,NAME` or `PREFIX[LABEL=VALUE]:NAME,NAME`."""
-    label = f"[{expected.label.name}={expected.label.value}]" if expected.label else ""
-    return f"{expected.prefix}{label}:{','.join(expected.names)}"
-
-
-def _roles(officer: Officer) -> str:
-    return ", ".join(sorted(officer.roles)) or "no role"
-
-
-def unmeetable(body: RosterBody) -> list[str]:
-    """Say in words for people what this roster's policy allows and its officers can never bring about."""
-    able = {role: [officer.name for officer in body.officers if role in officer.roles] for role in Role}
-    approving, policy = set(able[Role.APPROVE]), body.policy
-    found = [
-        f"no officer has the role {role.value!r}: {lack}"
-        for role, lack in (
-            (Role.INVITE, "no host can be enrolled"),
-            (Role.RECOVER, "no officer can recover a key"),
-            (Role.REVOKE, "no principal can be revoked"),
-        )
-        if not able[role]
-    ]
-    if policy.self_recovery_approvals > len(approving):
-        found.append(
-            f"self_recovery_approvals is {policy.self_recovery_approvals}, and {len(approving)} officers have the"
-            " role 'approve': no host can recover its own keys"
-        )
-    stuck = [name for name in able[Role.RECOVER] if len(approving - {name}) < policy.officer_recovery_approvals]
-    if stuck:
-        found.append(
-            f"officer_recovery_approvals is {policy.officer_recovery_approvals}, by others than who asks: too few"
-            f" have the role 'approve' for {', '.join(stuck)} to recover a key"
-        )
-    return found
-
-
-def replace_roster(path: Path, roster: Roster) -> None:
-    """Put a roster in the place of the file at `path`, atomically; owner and mode stay. On disk when it returns.
-
-    Raises UsageError for a place that cannot be written.
-    """
-    try:
-        former = path.stat()
-        with private_file.replacing(path) as file:
-            os.fchmod(file.fileno(), former.st_mode & 0o777)
-            os.fchown(file.fileno(), former.st_uid, former.st_gid)
-            file.write(roster.statement.envelope() + b"\n")
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror or type(error).__name__})") from None
+def _transport_entry(key: PrivateRsaKey) -> TransportKey:
+    spki = key.public_key.to_spki()
+    return TransportKey(kid=transport_kid(spki), public_key=spki, state=SealingKeyState.ACTIVE)

@@ -21,6 +21,7 @@ REQUEST_DIGEST_BYTES: Final = 32
 
 _BLOB_LABEL: Final = b"strongroom/blob/v1"
 _RELEASE_LABEL: Final = b"strongroom/release/v1"
+_UNWRAPPED_LABEL: Final = b"strongroom/unwrapped/v1"
 _FINGERPRINT_LABEL: Final = b"strongroom/fingerprint/v1"
 
 
@@ -60,8 +61,15 @@ class ReleaseContext:
 
     def info(self) -> bytes:
         """Give the HPKE `info`: label and the five fields, text in UTF-8, as `encode_context` joins them."""
+        return self._info(_RELEASE_LABEL)
+
+    def unwrapped_info(self) -> bytes:
+        """Give the HPKE `info` for what is inside this record's wrapping: as `info`, under a label of its own."""
+        return self._info(_UNWRAPPED_LABEL)
+
+    def _info(self, label: bytes) -> bytes:
         return encode_context(
-            _RELEASE_LABEL,
+            label,
             self.authority.encode(),
             self.request_digest,
             self.principal.encode(),
@@ -120,6 +128,45 @@ def reseal(opened: OpenedMaterial, context: ReleaseContext, suite: Suite, recipi
     return _seal(opened, context.info(), suite, recipient_public_key, context.recipient_key_id)
 
 
+def seal_again(opened: OpenedMaterial, place: BlobContext, public_key: bytes) -> bytes:
+    """Seal opened key material, salt included, to another sealing key in its place and give the blob (SPEC 7.7).
+
+    The fingerprint stays what it was. Raises KeyUnknown as `seal_material` does.
+    """
+    return _seal(opened, place.info(), place.suite, public_key, place.kid)
+
+
+def move(opened: OpenedMaterial, place: BlobContext, public_key: bytes) -> SealedMaterial:
+    """Seal opened key material to another authority's place for it, under the same salt (SPEC 5.18).
+
+    The fingerprint is the one in that place. Raises KeyUnknown as `seal_material` does.
+    """
+    return seal_material(opened.material, place, public_key, salt=opened.salt)
+
+
+def seal_unwrapped(content: Secret, context: ReleaseContext, suite: Suite, recipient_public_key: bytes) -> bytes:
+    """Seal what was inside a wrapped key, 1 to 65,536 bytes, to the requester's one-time key (SPEC 5.17).
+
+    There is no salt: nobody signed a fingerprint of it. Raises LimitExceeded for another size, and KeyUnknown when
+    the public key is malformed or is not the one that `context` names.
+    """
+    if not 1 <= len(content) <= KEY_MATERIAL_BYTES_MAX:
+        raise LimitExceeded(
+            f"the unwrapped content is {len(content)} bytes; "
+            f"KEY_MATERIAL_BYTES_MAX allows 1 to {KEY_MATERIAL_BYTES_MAX} bytes"
+        )
+    _check_named(suite, recipient_public_key, context.recipient_key_id)
+    return seal(suite, recipient_public_key, content.expose(), context.unwrapped_info())
+
+
+def open_unwrapped(blob: bytes, context: ReleaseContext, opener: Opener) -> Secret:
+    """Open what `seal_unwrapped` sealed in this place; raises as `open_material` does."""
+    content = opener.open(blob, context.unwrapped_info())
+    if not 1 <= len(content) <= KEY_MATERIAL_BYTES_MAX:
+        raise BlobInvalid("the blob opens and does not hold unwrapped content")
+    return content
+
+
 def open_material(blob: bytes, context: BlobContext | ReleaseContext, opener: Opener) -> OpenedMaterial:
     """Open the blob of a record, or of a release, in its place.
 
@@ -147,10 +194,14 @@ def check_fingerprint(
 
 
 def _seal(opened: OpenedMaterial, info: bytes, suite: Suite, public_key: bytes, named: str) -> bytes:
+    _check_named(suite, public_key, named)
+    return seal(suite, public_key, opened.salt.expose() + opened.material.expose(), info)
+
+
+def _check_named(suite: Suite, public_key: bytes, named: str) -> None:
     # Sealed to another key than the one named, the blob would be lost without anyone noticing.
     if kid(suite, public_key) != named:
         raise KeyUnknown(f"the public key is not the {suite} key {named}")
-    return seal(suite, public_key, opened.salt.expose() + opened.material.expose(), info)
 
 
 def _fingerprint(opened: OpenedMaterial, authority: str, principal: str, record_id: str) -> str:

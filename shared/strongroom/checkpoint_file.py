@@ -7,11 +7,13 @@ survives the process, and into no backup that is restored together with the data
 
 import fcntl
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from strongroom import private_file
-from strongroom.crypto.notes import NOTE_BYTES_MAX, Checkpoint, parse_checkpoint, verify_checkpoint
+from strongroom.crypto.notes import NOTE_BYTES_MAX, parse_checkpoint
 from strongroom.errors import CheckpointInvalid, LogForked, StateCorrupt
+from strongroom.log_keys import Signed, Signers
 
 
 def working_origin(origin: str) -> str:
@@ -30,17 +32,16 @@ class CheckpointFile:
     Several processes of a host may share it. Its methods wait for the disk: call them in a thread.
     """
 
-    def __init__(self, path: Path, origin: str, public_key: bytes) -> None:
+    def __init__(self, path: Path, origin: str, public_key: bytes, former: Sequence[bytes] = ()) -> None:
         """Name the file, and the log whose working checkpoints it takes; no access yet.
 
-        Arguments: `origin` is the log's own; `public_key` is 32 raw bytes.
+        Arguments: `origin` is the log's own; `public_key`, and the `former` ones, oldest first, are 32 raw bytes.
         """
         self._path = path
-        self._origin = working_origin(origin)
-        self._public_key = public_key
+        self._signers = Signers(working_origin(origin), public_key, tuple(former))
 
-    def read(self) -> tuple[Checkpoint, str] | None:
-        """Return the checkpoint and its note, or None when there is no file.
+    def read(self) -> Signed | None:
+        """Return the checkpoint, or None when there is no file.
 
         Raises:
             LogForked: another key or another log signed it.
@@ -60,18 +61,20 @@ class CheckpointFile:
                 hint="find out why; put back a copy, or remove it to believe the database as on a first start",
             ) from None
         try:
-            return verify_checkpoint(note, self._origin, self._public_key), note
+            return self._signers.verify(note)
         except CheckpointInvalid as error:
             raise LogForked(
-                f"{self._path}: is not a checkpoint that the log {self._origin} signed: {error.message}",
-                hint="this host worked for another authority or log key before: give it a folder of its own",
+                f"{self._path}: is not a checkpoint that the log {self._signers.origin} signed: {error.message}",
+                hint="this host worked for another authority before, or the log had a key that the roster does not"
+                " name any more: give it a folder of its own",
             ) from None
 
     def advance(self, note: str) -> None:
         """Keep this verified note if its log is larger than that of the one kept; durable on return.
 
         Raises:
-            LogForked: the file holds another root for the same number of leaves, or as `read`.
+            LogForked: the file holds another root for the same number of leaves, or a checkpoint by a later key of
+                the log than this one, or as `read`.
             StateCorrupt: it cannot be written, or as `read`.
         """
         try:
@@ -89,11 +92,19 @@ class CheckpointFile:
             os.close(folder)
 
     def _is_news(self, note: str) -> bool:
-        new, _ = parse_checkpoint(note)
         kept = self.read()
-        if kept is not None and kept[0].size == new.size and kept[0].root != new.root:
-            raise LogForked(f"{self._path}: two roots were signed for {new.size} leaves of {self._origin}")
-        return kept is None or kept[0].size < new.size
+        if kept is None:
+            return True
+        new, old = parse_checkpoint(note)[0], kept.checkpoint
+        if old.size == new.size and old.root != new.root:
+            raise LogForked(f"{self._path}: two roots were signed for {new.size} leaves of {self._signers.origin}")
+        if old.size >= new.size:
+            return False
+        try:
+            self._signers.check_not_superseded(kept, self._signers.verify(note))
+        except CheckpointInvalid as error:
+            raise LogForked(f"{self._path}: the checkpoint of {new.size} leaves: {error.message}") from None
+        return True
 
     def _unwritable(self, error: OSError) -> StateCorrupt:
         return StateCorrupt(

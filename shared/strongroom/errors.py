@@ -33,6 +33,7 @@ StrongroomError
 │   ├── BrokerUnavailable         no broker, or it does not confirm
 │   ├── Unroutable                the broker has no queue for this
 │   ├── DatabaseUnavailable       no database, or it refuses for now
+│   ├── KeyDeviceUnavailable      the device that holds the private keys does not answer
 │   ├── NoAnswer                  nothing came back in time; nothing is known
 │   ├── RosterExpired             a worker has no current roster to judge by
 │   └── Busy                      a spool or a lock is held by somebody else
@@ -310,6 +311,12 @@ class DatabaseUnavailable(TransientError):
     """The database cannot be reached, or refuses for now."""
 
     code = "database_unavailable"
+
+
+class KeyDeviceUnavailable(TransientError):
+    """The device that holds private keys does not answer, or refuses for now; nothing is said about any blob."""
+
+    code = "key_device_unavailable"
 
 
 class NoAnswer(TransientError):

@@ -7,10 +7,11 @@ from typing import Final, Protocol
 
 from strongroom.checkpoint_file import CheckpointFile, working_origin
 from strongroom.crypto import tlog
-from strongroom.crypto.notes import Checkpoint, verify_checkpoint
+from strongroom.crypto.notes import Checkpoint
 from strongroom.crypto.tlog import Frontier
 from strongroom.database import Transaction
 from strongroom.errors import CheckpointInvalid, LogForked, PermanentError, StateCorrupt
+from strongroom.log_keys import Signed, Signers
 from strongroom.log_writer import RESTORED_HINT
 from strongroom.mandates import LogKey
 from strongroom.registry import Registry
@@ -20,6 +21,10 @@ from strongroom.statements import Statement, parse_envelope
 PAGE_LEAVES: Final = 2_000
 
 _QUERIES: Final = load_queries("follower")
+_KEY_HINT: Final = (
+    "if the authority has changed this log's key: put the newest roster in the place of this worker's roster file,"
+    " and start it again; else somebody has changed the database"
+)
 
 
 class Fold(Protocol):
@@ -43,12 +48,12 @@ class RecoveryLogFollower:
             raise ValueError("the registry has seen leaves already")
         self._also = also
         self._registry = registry
-        self._log_key = log_key
-        self._working_origin = working_origin(log_key.origin)
-        self._file = CheckpointFile(checkpoint_file, log_key.origin, log_key.public_key)
+        self._signers = Signers.of(log_key, working_origin(log_key.origin))
+        self._file = CheckpointFile(checkpoint_file, log_key.origin, log_key.public_key, log_key.former)
         self._kept: Checkpoint | None = None  # on disk and not yet passed on the way from the first leaf
         self._is_kept_read = False
         self._frontier = Frontier.empty()
+        self._newest: Signed | None = None  # seen here or, before, on this host's disk
         self._note: str | None = None
         self._turn = asyncio.Lock()
 
@@ -72,8 +77,8 @@ class RecoveryLogFollower:
             if (tx.is_snapshot and not tx.is_fresh) or "recovery" in tx.logs_appended:
                 raise RuntimeError("this transaction does not see the recovery log as it is committed now")
             if not self._is_kept_read:
-                kept = await asyncio.to_thread(self._file.read)
-                self._kept = kept[0] if kept else None
+                self._newest = await asyncio.to_thread(self._file.read)
+                self._kept = self._newest.checkpoint if self._newest else None
                 self._is_kept_read = True
             row = await tx.fetch_row(_QUERIES["head"])
             if row is None or row["note"] != self._note:
@@ -133,13 +138,14 @@ class RecoveryLogFollower:
             raise _forked(f"{what}; {known} were seen before")
         if not size:
             return
-        head = self._verified(size, note)
+        signed = self._verified(size, note)
+        head = signed.checkpoint
         if size == self._frontier.size and head.root != self._frontier.root():
             raise _forked(f"the {size} leaves have another root than before")
         while self._frontier.size < size:
             await self._step(tx, head)
         await asyncio.to_thread(self._file.advance, note)
-        self._note = note
+        self._newest, self._note = signed, note
 
     async def _step(self, tx: Transaction, head: Checkpoint) -> None:
         """Take in the leaves up to a checkpoint: the head, or on a long way one about a page on."""
@@ -147,7 +153,7 @@ class RecoveryLogFollower:
         if head.size - self._frontier.size > PAGE_LEAVES:
             row = await tx.fetch_row(_QUERIES["next_checkpoint"], self._frontier.size, PAGE_LEAVES)
             if row is not None:
-                checkpoint = self._verified(row["size"], row["note"])
+                checkpoint = self._on_the_way(row["size"], row["note"]) or head
         leaves: list[bytes] = []
         frontier = self._frontier
         while frontier.size < checkpoint.size:
@@ -188,15 +194,26 @@ class RecoveryLogFollower:
                 return f"leaf {index} is not the one that was signed"
         return f"leaves {first} to {size - 1} are not those that were signed"
 
-    def _verified(self, size: int, note: str) -> Checkpoint:
+    def _verified(self, size: int, note: str) -> Signed:
         try:
-            checkpoint = verify_checkpoint(note, self._working_origin, self._log_key.public_key)
+            signed = self._signers.verify(note)
+            self._signers.check_not_superseded(self._newest, signed)
         except CheckpointInvalid as error:
-            raise _forked(f"the checkpoint of {size} leaves: {error.message}") from None
-        if checkpoint.size != size:
-            raise _forked(f"the checkpoint of {size} leaves is one of {checkpoint.size}")
-        return checkpoint
+            raise _forked(f"the checkpoint of {size} leaves: {error.message}", hint=_KEY_HINT) from None
+        if signed.checkpoint.size != size:
+            raise _forked(f"the checkpoint of {size} leaves is one of {signed.checkpoint.size}")
+        return signed
+
+    def _on_the_way(self, size: int, note: str) -> Checkpoint | None:
+        """Return a checkpoint before the head; None for one of a key that the roster does not name any more."""
+        try:
+            signed = self._signers.verify(note)
+        except CheckpointInvalid:
+            return None
+        if signed.checkpoint.size != size:
+            raise _forked(f"the checkpoint of {size} leaves is one of {signed.checkpoint.size}")
+        return signed.checkpoint
 
 
-def _forked(what: str) -> LogForked:
-    return LogForked(f"recovery log: {what}", hint=RESTORED_HINT)
+def _forked(what: str, hint: str = RESTORED_HINT) -> LogForked:
+    return LogForked(f"recovery log: {what}", hint=hint)

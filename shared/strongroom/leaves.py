@@ -152,11 +152,15 @@ class Unprovable(Part):
     code: Code
 
 
+_Count = Annotated[int, Field(ge=1, le=limits.INTEGER_MAX)]
+
+
 class ProofLeaf(_Leaf):
     """Recovery log: the prover opened every key blob of the escrow leaves from `first` on, `count` of them.
 
     size, root: the tree of the escrow log under which they were verified. records: how many opened and matched.
-    unprovable: the others.
+    unprovable: the others. kids: how many opened with which sealing key; null where that was not noted, and missing
+    in leaves from before it was thought of.
     """
 
     type: Literal["proof"] = "proof"
@@ -166,9 +170,12 @@ class ProofLeaf(_Leaf):
     root: Digest
     records: Annotated[int, Field(ge=0, le=limits.INTEGER_MAX)]
     unprovable: Annotated[list[Unprovable], Field(max_length=limits.UNPROVABLE_MAX)]
+    kids: Annotated[dict[KeyId, _Count], Field(max_length=limits.SEALING_KEYS_MAX)] | None = None
 
     @model_validator(mode="after")
     def _within(self) -> Self:
+        if self.kids is not None and sum(self.kids.values()) != self.records:
+            raise ValueError("kids: the sum is not that of `records`")
         end = self.first + self.count
         if end > self.size:
             raise ValueError("first, count: go beyond the tree of `size` leaves")
@@ -192,6 +199,39 @@ class AttestationLeaf(_Leaf):
     stale: Annotated[list[Id], Field(max_length=limits.RECORDS_MAX)]
 
 
+class ResealLeaf(_Leaf):
+    """Recovery log: key blobs of the escrow leaves from `first` on, `count` of them, were sealed again to `kid`.
+
+    size, root: the tree of the escrow log under which their statements were verified. records: how many were sealed
+    again. left: how many were not, because they do not open. digest: over all of them (SPEC 7.7).
+    """
+
+    type: Literal["reseal"] = "reseal"
+    first: LeafIndex
+    count: Annotated[int, Field(ge=1, le=limits.INTEGER_MAX)]
+    size: Annotated[int, Field(ge=1, le=limits.INTEGER_MAX)]
+    root: Digest
+    kid: KeyId
+    records: Annotated[int, Field(ge=0, le=limits.INTEGER_MAX)]
+    left: Annotated[int, Field(ge=0, le=limits.INTEGER_MAX)]
+    digest: Digest
+
+    @model_validator(mode="after")
+    def _within(self) -> Self:
+        if self.first + self.count > self.size:
+            raise ValueError("first, count: go beyond the tree of `size` leaves")
+        return self
+
+
+class RetirementLeaf(_Leaf):
+    """Recovery log: no record of the escrow log's tree of `size` leaves needs the sealing key `kid` any more."""
+
+    type: Literal["retirement"] = "retirement"
+    kid: KeyId
+    size: LeafIndex
+    root: Digest
+
+
 Leaf = Annotated[
     EscrowLeaf
     | RosterLeaf
@@ -204,7 +244,9 @@ Leaf = Annotated[
     | ReleaseLeaf
     | RefusalLeaf
     | ProofLeaf
-    | AttestationLeaf,
+    | AttestationLeaf
+    | ResealLeaf
+    | RetirementLeaf,
     Field(discriminator="type"),
 ]
 

@@ -20,12 +20,13 @@ from typing import Final
 
 from strongroom.checkpoint_file import CheckpointFile, working_origin
 from strongroom.crypto import tlog
-from strongroom.crypto.notes import Checkpoint, proof_text, sign_checkpoint, verify_checkpoint
+from strongroom.crypto.notes import Checkpoint, proof_text, sign_checkpoint
 from strongroom.crypto.signing import SigningKey
 from strongroom.crypto.tlog import Frontier, Node
 from strongroom.database import Database, Record, Transaction
 from strongroom.errors import CheckpointInvalid, LimitExceeded, LogForked, ProofInvalid
 from strongroom.limits import LEAF_BYTES_MAX
+from strongroom.log_keys import Signed, Signers
 from strongroom.receipts import Receipt
 from strongroom.schema import load_queries
 
@@ -105,11 +106,15 @@ class Published:
 class _Head:
     """The newest committed state of the log that was verified: its right edge, and the working checkpoint.
 
-    note: None for a log without leaves.
+    signed: None for a log without leaves.
     """
 
     frontier: Frontier
-    note: str | None
+    signed: Signed | None
+
+    @property
+    def note(self) -> str | None:
+        return self.signed.note if self.signed else None
 
     @cached_property
     def root(self) -> bytes:
@@ -119,13 +124,18 @@ class _Head:
 class LogWriter:
     """One process's writing end of one log; shared by all its transactions."""
 
-    def __init__(self, log: LogName, origin: str, key: SigningKey, checkpoint_file: Path) -> None:
-        """Name the log, the origin and key of its checkpoints, and where the newest is kept. No access yet."""
+    def __init__(
+        self, log: LogName, origin: str, key: SigningKey, checkpoint_file: Path, *, former: Sequence[bytes] = ()
+    ) -> None:
+        """Name the log, origin and key of its checkpoints, and where the newest is kept. No access yet.
+
+        Arguments: `former` are the public keys of those before, oldest first.
+        """
         self._log = log
         self._origin = origin
-        self._working_origin = working_origin(origin)
         self._key = key
-        self._file = CheckpointFile(checkpoint_file, origin, key.public_key)
+        self._signers = Signers(working_origin(origin), key.public_key, tuple(former))
+        self._file = CheckpointFile(checkpoint_file, origin, key.public_key, former)
         self._queries = {name: query.replace("{log}", log.value) for name, query in load_queries("log").items()}
         self._opened: _Head | None = None
         self._holder: Transaction | None = None
@@ -158,9 +168,8 @@ class LogWriter:
             DatabaseUnavailable: try again later.
         """
         kept = await asyncio.to_thread(self._file.read)
-        known = kept[0] if kept else Checkpoint(self._working_origin, 0, tlog.EMPTY_ROOT)
         async with database.reading() as tx:
-            head = await self._continued(tx, known, await tx.fetch_row(self._queries["head"]))
+            head = await self._continued(tx, kept, await tx.fetch_row(self._queries["head"]))
         if head.note is not None:
             await asyncio.to_thread(self._file.advance, head.note)
         self._opened = head
@@ -183,8 +192,7 @@ class LogWriter:
         row = await tx.fetch_row(self._queries["head"])
         head = self._head
         if row is None or row["note"] != head.note:
-            known = Checkpoint(self._working_origin, head.frontier.size, head.root)
-            self._opened = await self._continued(tx, known, row)
+            self._opened = await self._continued(tx, head.signed, row)
         await self._check_not_behind()
         self._holder, self._appended = tx, None
 
@@ -204,7 +212,7 @@ class LogWriter:
             raise LimitExceeded(f"{self._log} log: the limit is {LEAF_BYTES_MAX} bytes a leaf")
         before = self._head.frontier
         frontier, completed = tlog.append(before, leaves)
-        note = self._sign(self._working_origin, frontier.size, frontier.root()) if leaves else self._head.note
+        note = self._sign(self._signers.origin, frontier.size, frontier.root()) if leaves else self._head.note
         edge = zip(tlog.frontier_nodes(before.size), before.hashes, strict=True)
         nodes = {**dict(edge), **completed}
         appended = Appended(before.size, frontier.size, note, frontier, tuple(leaves), nodes, tx)
@@ -226,7 +234,8 @@ class LogWriter:
         """
         if appended.leaves and not appended.transaction.is_committed:
             raise RuntimeError("nothing is signed for everybody before COMMIT has succeeded")
-        head = _Head(appended.frontier, appended.working_note)
+        note = appended.working_note
+        head = _Head(appended.frontier, None if note is None else self._verified(appended.size, note))
         if appended.size > self.size:
             self._opened = head
         return await self._publish(head, appended)
@@ -308,8 +317,9 @@ class LogWriter:
         less is another one, or an older state of it, and was put before this process alone.
         """
         kept = await asyncio.to_thread(self._file.read)
-        if kept is not None and kept[0].size > self.size:
-            raise self._forked(f"has {self.size} leaves here; {kept[0].size} were signed before on this host")
+        signed = kept.checkpoint.size if kept else 0
+        if signed > self.size:
+            raise self._forked(f"has {self.size} leaves here; {signed} were signed before on this host")
 
     async def _insert(self, tx: Transaction, appended: Appended, completed: Mapping[Node, bytes]) -> None:
         levels, indexes = zip(*completed, strict=True)
@@ -326,27 +336,28 @@ class LogWriter:
         if row is None or tuple(row) != (appended.size - appended.first_index, len(completed), 1):
             raise self._forked(f"rows stand already where leaf {appended.first_index} and its successors belong")
 
-    async def _continued(self, tx: Transaction, known: Checkpoint, row: Record | None) -> _Head:
+    async def _continued(self, tx: Transaction, newest: Signed | None, row: Record | None) -> _Head:
         """Verify the head in the database, by itself and as a continuation of the newest one known."""
+        known = newest.checkpoint if newest else Checkpoint(self._signers.origin, 0, tlog.EMPTY_ROOT)
         if row is None:
             if known.size:
                 raise self._forked(f"the checkpoints are gone; {known.size} leaves were signed before")
             return _Head(Frontier.empty(), None)
         size, note = row["size"], row["note"]
-        checkpoint = self._verified(size, note)
+        signed = self._verified(size, note, newest)
         if size < known.size:
             raise self._forked(f"went back to {size} leaves; {known.size} were signed before")
         edge = tlog.frontier_nodes(size)
         nodes = await self._nodes(tx, edge + tlog.consistency_nodes(known.size, size))
         frontier = Frontier(size, tuple(nodes[node] for node in edge))
-        if frontier.root() != checkpoint.root:
+        if frontier.root() != signed.checkpoint.root:
             raise self._forked(f"the nodes at the edge of the {size} leaves are not those that were signed")
         try:
             proof = tlog.consistency_proof(known.size, size, nodes)
-            tlog.verify_consistency(known.size, known.root, size, checkpoint.root, proof)
+            tlog.verify_consistency(known.size, known.root, size, frontier.root(), proof)
         except ProofInvalid:
             raise self._forked(f"the {size} leaves do not continue the {known.size} signed before") from None
-        return _Head(frontier, note)
+        return _Head(frontier, signed)
 
     async def _publish(self, head: _Head, appended: Appended | None = None) -> Published:
         """Sign a committed head for everybody, after this host has written down that it must never go back."""
@@ -364,7 +375,7 @@ class LogWriter:
         note = await tx.fetch_value(self._queries["checkpoint"], size)
         if not isinstance(note, str):
             raise self._forked(f"the checkpoint of {size} leaves is missing")
-        return self._verified(size, note).root
+        return self._verified(size, note).checkpoint.root
 
     async def _nodes(self, tx: Transaction, wanted: Iterable[Node]) -> dict[Node, bytes]:
         """Read nodes in one query; nobody vouches for them yet."""
@@ -380,14 +391,15 @@ class LogWriter:
             nodes[node] = value
         return nodes
 
-    def _verified(self, size: int, note: str) -> Checkpoint:
+    def _verified(self, size: int, note: str, known: Signed | None = None) -> Signed:
         try:
-            checkpoint = verify_checkpoint(note, self._working_origin, self._key.public_key)
+            signed = self._signers.verify(note)
+            self._signers.check_not_superseded(known, signed)
         except CheckpointInvalid as error:
             raise self._forked(f"the checkpoint of {size} leaves: {error.message}") from None
-        if checkpoint.size != size:
-            raise self._forked(f"the checkpoint of {size} leaves is one of {checkpoint.size}")
-        return checkpoint
+        if signed.checkpoint.size != size:
+            raise self._forked(f"the checkpoint of {size} leaves is one of {signed.checkpoint.size}")
+        return signed
 
     def _sign(self, origin: str, size: int, root: bytes) -> str:
         return sign_checkpoint(Checkpoint(origin, size, root), self._key.sign, self._key.public_key)

@@ -61,11 +61,23 @@ class SealingKey(Part):
     state: _StateText
 
 
+class TransportKey(Part):
+    """An RSA key of the authority, for what other programs wrapped: SubjectPublicKeyInfo in DER, kid, state."""
+
+    kid: KeyId
+    public_key: Bytes
+    state: _StateText
+
+
 class LogKey(Part):
-    """A log: the origin line of its checkpoints and its raw Ed25519 public key."""
+    """A log: the origin line of its checkpoints and its raw Ed25519 public key.
+
+    former: keys that signed its checkpoints earlier, oldest first; what was kept from then counts (SPEC 2.11).
+    """
 
     origin: Annotated[str, Field(min_length=3, max_length=192, pattern=r"^[a-z0-9./-]+$")]
     public_key: PublicKey
+    former: Annotated[list[PublicKey], Field(max_length=limits.FORMER_KEYS_MAX)] = Field(default_factory=list)
 
 
 class LogKeys(Part):
@@ -145,7 +157,11 @@ def _explicit(value: object) -> object:
 
 
 class RosterBody(Body):
-    """The root-signed document that names the authority's keys, logs, officers and policy (SPEC 2.1)."""
+    """The root-signed document that names the authority's keys, logs, officers and policy (SPEC 2.1).
+
+    transport_keys, root_changes (envelopes), and `former` of a log may be missing: rosters were signed before they
+    were thought of.
+    """
 
     TYPE: ClassVar[str] = media_type("roster")
 
@@ -158,6 +174,20 @@ class RosterBody(Body):
     replies: ReplyKeys
     officers: Annotated[list[Officer], Field(max_length=limits.OFFICERS_MAX)]
     policy: Annotated[Policy, BeforeValidator(_explicit)]
+    transport_keys: Annotated[list[TransportKey], Field(max_length=limits.TRANSPORT_KEYS_MAX)] = Field(
+        default_factory=list
+    )
+    root_changes: Annotated[list[Bytes], Field(max_length=limits.ROOT_CHANGES_MAX)] = Field(default_factory=list)
+
+
+class RootChange(Body):
+    """The root key `former` hands over to another one; both sign (SPEC 2.12)."""
+
+    TYPE: ClassVar[str] = media_type("root-change")
+
+    issued_at: Time
+    former: PublicKey
+    public_key: PublicKey
 
 
 class Invitation(Body):

@@ -1,13 +1,14 @@
 """The statements about keys: escrow, requests and their answers (SPEC sections 4, 5 and 6). Pure."""
 
 from enum import StrEnum
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from strongroom import limits
 from strongroom.fields import (
     Algorithm,
+    Authority,
     Body,
     Bytes,
     Capacity,
@@ -34,8 +35,32 @@ from strongroom.fields import (
 RosterVersion = Annotated[int, Field(ge=1, le=limits.INTEGER_MAX)]
 
 
+class WrappedFormat(StrEnum):
+    """What another program wrapped a key in, to a transport key of the authority (SPEC 4.6)."""
+
+    CRYPTOAPI_SIMPLE = "cryptoapi-simple"
+    CMS = "cms"
+    VOLUME_KEY = "volume-key"
+
+
+class Wrapping(Part):
+    """Says that the key material is itself wrapped, by another program, to a transport key (SPEC 4.6).
+
+    padding: of the RSA encryption, which no ciphertext tells. kid: of the transport key. digest: SHA-256 of the
+    encrypted key inside, by which a copy is known.
+    """
+
+    format: Annotated[WrappedFormat, Field(strict=False)]
+    padding: Literal["pkcs1", "oaep"]
+    kid: KeyId
+    digest: Digest
+
+
 class RecordDescription(Part):
-    """What is said about an escrowed key, apart from the blob (SPEC 4.1)."""
+    """What is said about an escrowed key, apart from the blob (SPEC 4.1).
+
+    wrapping: null for key material that is the key itself; may be missing, which means null.
+    """
 
     id: Id
     name: Name
@@ -45,6 +70,7 @@ class RecordDescription(Part):
     algorithm: Algorithm
     fingerprint: Digest
     labels: Labels
+    wrapping: Wrapping | None = None
 
 
 _Superseded = Annotated[list[Id], Field(max_length=limits.SUPERSEDES_MAX)]
@@ -90,8 +116,19 @@ class Asking(Body):
     requester_kind: CapacityText
 
 
+class Destination(Part):
+    """Where keys are moved to: a principal of another authority, whose sealing key is the recipient (SPEC 5.18)."""
+
+    authority: Authority
+    principal: Principal
+
+
 class Request(Asking):
-    """Somebody asks for keys, to be re-sealed to a one-time key (SPEC 5.1)."""
+    """Somebody asks for keys, to be re-sealed to a one-time key (SPEC 5.1).
+
+    unwrap: whether what other programs wrapped is to be opened (SPEC 5.17). destination: null for keys that the
+    requester itself is to have. Both may be missing, which means no.
+    """
 
     TYPE: ClassVar[str] = media_type("request")
 
@@ -101,6 +138,8 @@ class Request(Asking):
     reason: Reason
     recipient_suite: SuiteText
     recipient_key: Bytes
+    unwrap: bool = False
+    destination: Destination | None = None
 
     @model_validator(mode="after")
     def _one_selection(self) -> Self:
@@ -110,6 +149,18 @@ class Request(Asking):
             raise ValueError("records: an id is repeated")
         if self.requester_kind is Capacity.OFFICER and not self.reason.strip():
             raise ValueError("reason: an officer must give one")
+        return self
+
+    @model_validator(mode="after")
+    def _one_destination(self) -> Self:
+        if self.destination is None:
+            return self
+        if self.requester_kind is not Capacity.OFFICER:
+            raise ValueError("destination: only officers move keys to another authority")
+        if self.destination.authority == self.authority:
+            raise ValueError("destination: is this authority")
+        if self.records is None or self.unwrap:
+            raise ValueError("destination: goes with records, and without unwrap")
         return self
 
 
@@ -138,11 +189,18 @@ class DocketRequest(Asking):
 
 
 class ReleasedRecord(RecordDescription):
-    """A record whose key is handed out: `blob` is sealed to the requester's one-time key."""
+    """A record whose key is handed out: `blob` is sealed to the requester's one-time key.
+
+    unwrapped: what was inside the other program's wrapping, sealed to the same key, where the request asked for it.
+    moved_fingerprint: where the request names a destination, the fingerprint in that place, which `blob` is sealed
+    for. Both null otherwise; either may be missing, which means null.
+    """
 
     principal: Principal
     issued_at: Time
     blob: Bytes
+    unwrapped: Bytes | None = None
+    moved_fingerprint: Digest | None = None
 
 
 class HistoryEntry(Part):

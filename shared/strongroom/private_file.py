@@ -18,6 +18,8 @@ from typing import BinaryIO, Final
 MODE: Final = 0o600
 
 _TOKEN_BYTES: Final = 8
+# What a kernel or a file system says that knows no files without a name.
+_NO_UNNAMED_FILES: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
 _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -40,6 +42,76 @@ def appearing(path: Path, *, overwrite: bool) -> Iterator[tuple[Path, BinaryIO]]
                 _move(fresh, path)
                 fresh = path
         sync_folder(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            fresh.unlink()
+        raise
+
+
+@contextmanager
+def arising(path: Path, *, overwrite: bool) -> Iterator[tuple[Path, BinaryIO]]:
+    """Do as `appearing`, for content that may take long: until it is whole it has no name at all.
+
+    However the process ends, nothing of it stays. Where a file system cannot do that, this is `appearing`. The
+    place that is given is good inside the block only.
+    """
+    sweep(path)
+    descriptor = _open_unnamed(path.parent)
+    if descriptor is None:
+        with appearing(path, overwrite=overwrite) as named:
+            yield named
+        return
+    with os.fdopen(descriptor, "wb") as stream:
+        os.fchmod(descriptor, MODE)
+        place = _place(descriptor)
+        yield place, stream
+        _finish(stream)
+        if overwrite:
+            _name_over(place, descriptor, path)
+        else:
+            _name(place, path)
+    try:
+        sync_folder(path.parent)
+    except BaseException:
+        if not overwrite:
+            with suppress(OSError):
+                path.unlink()
+        raise
+
+
+def _open_unnamed(folder: Path) -> int | None:
+    try:
+        descriptor = os.open(folder, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, MODE)
+    except OSError as error:
+        if error.errno in _NO_UNNAMED_FILES:
+            return None
+        raise
+    if os.path.lexists(_place(descriptor)):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _place(descriptor: int) -> Path:
+    return Path(f"/proc/self/fd/{descriptor}")
+
+
+def _name(place: Path, path: Path) -> None:
+    # Only with a folder's descriptor does Python follow the link that /proc has; the folder is not looked at.
+    folder = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.link(place, path, src_dir_fd=folder, follow_symlinks=True)
+    finally:
+        os.close(folder)
+
+
+def _name_over(place: Path, descriptor: int, path: Path) -> None:
+    # Locked, so that no other writer sweeps it away before it is in its place.
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    fresh = path.with_name(f".{path.name}.{os.urandom(_TOKEN_BYTES).hex()}")
+    _name(place, fresh)
+    try:
+        fresh.replace(path)
     except BaseException:
         with suppress(OSError):
             fresh.unlink()

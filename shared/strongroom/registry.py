@@ -1,7 +1,7 @@
 """Who speaks for whom, read from the recovery log and nothing else (SPEC 2.8). Pure."""
 
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -25,10 +25,8 @@ from strongroom.statements import Statement
 VERIFIED_ENROLMENTS_KEPT_MAX: Final = 100_000
 
 # How the leaves of these types end, for they are written with sorted members.
-_LEAVES_PASSED_OVER: Final = tuple(
-    b',"type":"%b"}' % name
-    for name in (b"request", b"release", b"refusal", b"approval", b"denial", b"invitation", b"attestation")
-)
+_SILENT: Final = b"request release refusal approval denial invitation attestation reseal retirement".split()
+_LEAVES_PASSED_OVER: Final = tuple(b',"type":"%b"}' % name for name in _SILENT)
 # A proof leaf alone begins with a count; in a text of another leaf the quotation marks would be escaped.
 _PROOF_BEGINS, _PROOF_GOES_ON = b'{"count":', b',"type":"proof",'
 
@@ -159,12 +157,16 @@ class Registry:
         return [digest for version, digest in self._roster_digests.items() if version not in self._rosters]
 
     def admit_roster(self, statement: Statement) -> None:
-        """Verify a roster that the log names.
+        """Verify a roster that the log names, by the root key of its time.
 
-        Raises the errors of `Roster.verified`, WrongAuthority, or StateCorrupt if the log does not name it.
+        Raises the errors of `Roster.verified`, WrongAuthority, RosterInvalid for one that does not go on from the
+        root keys of those before, or StateCorrupt if the log does not name it.
         """
-        roster = Roster.verified(statement, self.root_key)
+        roster = Roster.verified(statement, self.bootstrap.root_keys[0])
         check_authority(roster.body.authority, self.bootstrap)
+        for other in (self.bootstrap, *deque(self._rosters.values(), maxlen=1)):
+            older, newer = sorted((other, roster), key=lambda each: each.body.version)
+            newer.check_root_keys_follow(older)
         if self._roster_digests.get(roster.body.version) != roster.digest:
             raise StateCorrupt(f"roster version {roster.body.version} is not the one in the recovery log")
         self._rosters[roster.body.version] = roster

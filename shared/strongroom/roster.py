@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from strongroom import limits
-from strongroom.crypto.sealing import kid
+from strongroom.crypto.sealing import kid, transport_kid
 from strongroom.crypto.signing import key_id
 from strongroom.errors import (
     Expired,
@@ -31,38 +31,62 @@ from strongroom.mandates import (
     RosterBody,
     SealingKey,
     SealingKeyState,
+    TransportKey,
 )
+from strongroom.root_keys import root_keys
 from strongroom.statements import Statement, parse_envelope
 
 
 @dataclass(frozen=True, slots=True)
 class Roster:
-    """A roster whose root signature was checked, with the digest of its statement."""
+    """A roster whose root signature was checked, with the digest of its statement.
+
+    root_keys: the authority's root keys up to this roster, oldest first; the last one has signed it (SPEC 2.12).
+    """
 
     body: RosterBody
     digest: bytes
     statement: Statement
+    root_keys: tuple[bytes, ...]
 
     @classmethod
     def verified(cls, statement: Statement, root_key: bytes) -> Self:
-        """Check a roster against the pinned root key (32 raw bytes) and its own rules (SPEC 2.1, 2.2).
+        """Check a roster against a pinned root key (32 raw bytes), of now or of earlier, and its own rules.
 
-        Expiry is not looked at: an expired roster still says who signed what in its time.
+        Expiry is not looked at: an expired roster still says who signed what in its time. SPEC 2.1, 2.2, 2.12.
         Raises RosterInvalid, or MalformedStatement and LimitExceeded for a body out of shape.
         """
+        keys = root_keys(statement, root_key)
         try:
-            statement.verify_signature(root_key, key_id(root_key))
+            statement.verify_signature(keys[-1], key_id(keys[-1]))
         except SignatureInvalid:
-            raise RosterInvalid("roster: the pinned root key did not sign it") from None
+            which = "the pinned root key" if keys[-1] == root_key else f"root key {key_id(keys[-1])}, the last one,"
+            raise RosterInvalid(f"roster: {which} did not sign it") from None
         body = parse_body(statement, RosterBody)
         _check_officers(body.officers)
         _check_policy(body.policy, body.officers)
         _check_sealing_keys(body.sealing_keys)
+        _check_transport_keys(body.transport_keys)
         _check_logs(body.authority, body.logs)
-        _check_keys(body, root_key)
+        _check_keys(body, keys)
         if (body.version == 1) != (body.previous is None):
             raise RosterInvalid("previous: must be null in version 1 and in no other")
-        return cls(body, statement.digest, statement)
+        return cls(body, statement.digest, statement, keys)
+
+    @property
+    def root_key(self) -> bytes:
+        """The root key that signed this roster, 32 raw bytes."""
+        return self.root_keys[-1]
+
+    def verified_older(self, statement: Statement) -> "Roster":
+        """Verify a roster of the same authority from before this one, perhaps by a root key of then.
+
+        Who has pinned a later root key knows the earlier ones by the changes that this roster carries. Raises as
+        `verified`, and RosterInvalid for one that this one does not follow.
+        """
+        older = Roster.verified(statement, self.root_keys[0])
+        self.check_follows(older)
+        return older
 
     def check_current(self, now: int) -> None:
         """Raise Expired when this roster is past its expiry, or dated in the future, at time `now` (seconds)."""
@@ -85,6 +109,15 @@ class Roster:
             raise RosterInvalid(f"version: two different rosters say {self.body.version}")
         if self.body.version == older.body.version + 1 and self.body.previous != older.digest.hex():
             raise RosterInvalid("previous: is not the digest of the roster before it")
+        self.check_root_keys_follow(older)
+
+    def check_root_keys_follow(self, older: "Roster") -> None:
+        """Raise RosterInvalid for a roster that lacks a change of the root key which an older one carries."""
+        if self.root_keys[: len(older.root_keys)] != older.root_keys:
+            raise RosterInvalid(
+                f"root_changes: the root key was {key_id(older.root_key)} in version {older.body.version},"
+                " and nothing here leads on from it"
+            )
 
     def active_sealing_key(self) -> SealingKey:
         """Return the key that agents seal to: the first active one."""
@@ -98,6 +131,17 @@ class Roster:
                     raise KeyUnknown(f"kid: {wanted} is closed", hint="run `strongroom sync` and seal again")
                 return key
         raise KeyUnknown(f"kid: {wanted} is not in roster version {self.body.version}")
+
+    def accepted_transport_key(self, wanted: str) -> TransportKey:
+        """Return the key of this kid if what others wrapped to it is still taken; else raise KeyUnknown."""
+        for key in self.body.transport_keys:
+            if key.kid == wanted:
+                if key.state is SealingKeyState.CLOSED:
+                    raise KeyUnknown(
+                        f"wrapping: kid: {wanted} is closed", hint="wrap the key for another transport key"
+                    )
+                return key
+        raise KeyUnknown(f"wrapping: kid: {wanted} is no transport key of roster version {self.body.version}")
 
     def officer(self, name: str, role: Role | None = None) -> Officer:
         """Return the officer of this name; raises OfficerUnknown without such an officer, or the role if given."""
@@ -150,6 +194,14 @@ def _check_sealing_keys(keys: list[SealingKey]) -> None:
         raise RosterInvalid("sealing_keys: none is active")
 
 
+def _check_transport_keys(keys: list[TransportKey]) -> None:
+    for key in keys:
+        if key.kid != transport_kid(key.public_key):
+            raise RosterInvalid(f"transport_keys: kid {key.kid} is not the id of its public key")
+    if len({key.kid for key in keys}) != len(keys):
+        raise RosterInvalid("transport_keys: two have the same kid")
+
+
 def _check_logs(authority: str, logs: LogKeys) -> None:
     # One key or one origin for both would let a checkpoint of one log pass for the other's (SPEC 7.1).
     if (logs.escrow.origin, logs.recovery.origin) != (f"{authority}/escrow", f"{authority}/recovery"):
@@ -158,10 +210,12 @@ def _check_logs(authority: str, logs: LogKeys) -> None:
         raise RosterInvalid("logs: both have the same public key")
 
 
-def _check_keys(body: RosterBody, root_key: bytes) -> None:
+def _check_keys(body: RosterBody, root_keys: tuple[bytes, ...]) -> None:
     # Each key speaks in one capacity; one that had two would let an officer pass for a worker.
-    keys = [root_key, body.logs.escrow.public_key, body.logs.recovery.public_key]
-    keys += [body.replies.escrow, body.replies.recovery, *(officer.public_key for officer in body.officers)]
+    logs, replies = body.logs, body.replies
+    keys = [*root_keys, replies.escrow, replies.recovery, *(officer.public_key for officer in body.officers)]
+    for log in (logs.escrow, logs.recovery):
+        keys += [log.public_key, *log.former]
     if len(set(keys)) != len(keys):
         raise RosterInvalid("roster: the same public key stands in two places")
 

@@ -41,6 +41,14 @@ def operator(trial: Trial, place: Path) -> Command:
     return Command(place, {name: value for name, _, value in assignments})
 
 
+@pytest.fixture
+def keeper(trial: Trial, place: Path) -> Command:
+    """The command in that folder, with the settings of the prover, who holds the sealing keys."""
+    lines = (trial.folder / "prover.env").read_text().splitlines()
+    assignments = [shlex.split(line.removeprefix("export "))[0].partition("=") for line in lines if line]
+    return Command(place, {name: value for name, _, value in assignments})
+
+
 Enrol: TypeAlias = Callable[[str], Path]
 
 

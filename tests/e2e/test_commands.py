@@ -28,6 +28,7 @@ Words = tuple[str, ...]
 KINDS: Final[dict[Words, str]] = {
     ("enrol",): "enrolment",
     ("escrow",): "escrow",
+    ("import",): "import",
     ("seal",): "escrow",
     ("open",): "open",
     ("sync",): "sync",
@@ -38,10 +39,14 @@ KINDS: Final[dict[Words, str]] = {
     ("approve",): "approval",
     ("deny",): "denial",
     ("revoke",): "revocation",
+    ("export",): "export",
     ("officer", "trust"): "officer",
     ("authority", "init"): "roster",
     ("authority", "sign-roster"): "roster",
     ("authority", "show"): "roster",
+    ("authority", "export"): "transport-key",
+    ("authority", "reseal"): "reseal",
+    ("authority", "retire-key"): "retirement",
     ("db", "migrate"): "migration",
     ("db", "check"): "schema",
     ("broker", "apply"): "topology",
@@ -140,6 +145,23 @@ def _operate(run: Callable[..., dict[str, Any]]) -> None:
     assert run(("broker", "account"), "pc-1", "--external").keys() >= {"users", "permissions", "topic_permissions"}
 
 
+def _import_and_seal(run: Callable[..., dict[str, Any]], place: Path) -> None:
+    """Look what of a folder would be imported; seal a file and open it."""
+    (place / "old-keys").mkdir()
+    (place / "old-keys" / ".hidden").touch()
+    assert run(("import",), "old-keys", "--dry-run", home="h", code=ExitCode.FAILED)["codes"] == {"hidden": 1}
+    assert run(("seal",), "k", home="h")["stored"] == 1
+    assert run(("open",), "k.age", "--output-file", "k2", home="h")["path"] == "k2"
+
+
+def _move_keys(run: Callable[..., dict[str, Any]]) -> None:
+    """Ask for a host's keys for another authority, whose files are in the folder `keys`."""
+    there = ("--to", "keys/roster.json", "--to-root-key", "keys/root.pub", "--to-principal", "speaks-json")
+    moving = ("--principal", "speaks-json", "--all", *there, "--reason", "a test", "--out", "transfer")
+    moved = run(("export",), *moving, home=".local/officer-1", code=ExitCode.WAITING)
+    assert (moved["destination"]["authority"], moved["released"], moved["out"]) == ("new.example.org", 0, None)
+
+
 def _drill(run: Callable[..., dict[str, Any]], trial: Trial, place: Path) -> None:
     """Open records from a database that was restored, as the drill takes it."""
     (place / "db-url").write_text(trial.stack.database.url("strongroom_auditor"))
@@ -148,7 +170,10 @@ def _drill(run: Callable[..., dict[str, Any]], trial: Trial, place: Path) -> Non
 
 
 def _read_key_blobs(run: Callable[..., dict[str, Any]], place: Path) -> None:
-    """Show a key blob of Windows, and derive a key of a password."""
+    """Export the key that other programs wrap for, show a key blob of Windows, and derive a key of a password."""
+    exported = ("keys", "--as", "publickeyblob", "--out", "public.blob")
+    assert run(("authority", "export"), *exported)["state"] == "active"
+    assert run(("capi", "show"), "public.blob")["type"] == "PUBLICKEYBLOB"
     (place / "blob").write_bytes(WRAPPED[0].simple)
     (place / "password").write_text("open sesame")
     (place / "password").chmod(0o600)
@@ -157,15 +182,47 @@ def _read_key_blobs(run: Callable[..., dict[str, Any]], place: Path) -> None:
     assert run(("capi", "derive"), *derived)["key_bits"] == 256
 
 
-def test_every_command_speaks_json(trial: Trial, place: Path, strongroom: Command, operator: Command) -> None:
+def _change_keys(run: Callable[..., dict[str, Any]], trial: Trial) -> None:
+    """Seal again what is sealed to the active key already, and try to retire that key."""
+    sealed = run(("authority", "reseal"))
+    assert (sealed["done"], sealed["records"], sealed["left"]) == (True, 0, 0)
+    [key] = [path.stem for path in (trial.folder / "authority" / "recovery" / "sealing").glob("*.key")][:1]
+    kept = run(("authority", "retire-key"), key, code=ExitCode.FAILED)
+    assert (kept["retired"], kept["state"]) == (False, "active")
+
+
+def _keep_keys(run: Callable[..., dict[str, Any]], trial: Trial, place: Path) -> None:
+    """Do what whoever has the sealing keys does now and then."""
+    _drill(run, trial, place)
+    _change_keys(run, trial)
+
+
+def _quarantine(run: Callable[..., dict[str, Any]], trial: Trial) -> None:
+    """Let a message that nobody can accept be shown, sent again, and dropped."""
+    asyncio.run(_submit_garbage(trial))
+    messages = run(("quarantine", "list"))["messages"]
+    assert isinstance(messages, list)
+    (bad,) = [each for each in messages if each["routing_key"] == "v1.escrow.somebody"]
+    assert bad["code"] == "malformed"
+    assert run(("quarantine", "show"), bad["id"])["code"] == "malformed"
+    assert run(("quarantine", "requeue"), bad["id"])["requeued"] == [bad["id"]]
+    # The worker finds it as bad as before, under the same id.
+    asyncio.run(_submit_garbage(trial))
+    assert bad["id"] in run(("quarantine", "drop"), "--yes", bad["id"])["dropped"]
+
+
+def test_every_command_speaks_json(
+    trial: Trial, place: Path, strongroom: Command, operator: Command, keeper: Command
+) -> None:
     """`-o json` gives one document that says its schema and kind; no command with that option is left out."""
     documents: dict[Words, dict[str, object]] = {}
 
     def run(words: Words, *arguments: str, home: str | None = None, code: int = 0) -> dict[str, Any]:
         needs_servers = words[0] in {"db", "broker", "quarantine", "doctor"}
-        outcome = (operator if needs_servers else strongroom)(*words, *arguments, "-o", "json", home=home).done(
-            code
-        )
+        command = operator if needs_servers else strongroom
+        if words[1:] in {("reseal",), ("retire-key",)}:
+            command = keeper
+        outcome = command(*words, *arguments, "-o", "json", home=home).done(code)
         documents[words] = outcome.document
         return outcome.document
 
@@ -175,8 +232,7 @@ def test_every_command_speaks_json(trial: Trial, place: Path, strongroom: Comman
     assert run(("enrol",), "inv.json", home="h")["principal"] == "speaks-json"
     assert run(("escrow",), "k", "--name", "disk", "--live", "file", home="h")["stored"] == 1
     assert run(("attest",), home="h")["examined"][0]["name"] == "disk"
-    assert run(("seal",), "k", home="h")["stored"] == 1
-    assert run(("open",), "k.age", "--output-file", "k2", home="h")["path"] == "k2"
+    _import_and_seal(run, place)
     assert run(("sync",), home="h")["compared"] is True
     assert run(("status",), home="h")["enrolled"] is True
     listed = run(("records",), home="h")["records"]
@@ -193,27 +249,18 @@ def test_every_command_speaks_json(trial: Trial, place: Path, strongroom: Comman
     shown = run(("authority", "show"), "keys/roster.json", "--root-key", "keys/root.pub")
     assert shown == {**documents["authority", "init"]}
     assert run(("authority", "sign-roster"), "keys", "--in-place")["version"] == 2
+    _move_keys(run)
     (place / "url").write_text("amqps://officer:x@localhost/strongroom")
     trust = ("keys/roster.json", "--root-key", "keys/root.pub", "--broker-url-file", "url")
     assert run(("officer", "trust"), *trust, home="dora")["name"] == "dora"
 
     _operate(run)
     assert run(("doctor",), home="h")["ok"] is True
-    _drill(run, trial, place)
+    _keep_keys(run, trial, place)
     _watch(run)
     _read_key_blobs(run, place)
 
-    asyncio.run(_submit_garbage(trial))
-    messages = run(("quarantine", "list"))["messages"]
-    assert isinstance(messages, list)
-    (bad,) = [each for each in messages if each["routing_key"] == "v1.escrow.somebody"]
-    assert bad["code"] == "malformed"
-    assert run(("quarantine", "show"), bad["id"])["code"] == "malformed"
-    assert run(("quarantine", "requeue"), bad["id"])["requeued"] == [bad["id"]]
-    # The worker finds it as bad as before, under the same id.
-    asyncio.run(_submit_garbage(trial))
-    assert bad["id"] in run(("quarantine", "drop"), "--yes", bad["id"])["dropped"]
-
+    _quarantine(run, trial)
     assert {words: document["kind"] for words, document in documents.items()} == KINDS
     has_output = {words for words, each in commands() if any(p.name == "output" for p in each.params)}
     assert set(KINDS) == has_output

@@ -25,7 +25,7 @@ from tests.support.waiting import until
 from strongroom.errors import CommitUnknown, ExitCode
 from strongroom.leaves import ProofLeaf
 from strongroom.migrations import migrate
-from strongroom_recovery.prover.worker import LANES
+from strongroom_recovery.lanes import LANES
 
 ROOT = Path(__file__).parents[2]
 STATEMENTS = 480

@@ -19,7 +19,9 @@ from tests.support.backups import AFTER, BEFORE, HOSTS, KEYS, Backups, taken
 from tests.support.command import Command, Outcome
 from tests.support.keyrings import NoTransport
 from tests.support.processes import command_lines, is_pending, stopped
+from tests.support.proving import Proven
 from tests.support.recovery import Place, place_of
+from tests.support.resealing import ACTIVE, CLOSED, OLD, adopt, change_key, reseal
 from tests.support.servers import lent
 from tests.support.site import PROGRAMS, SYSTEM_PATH
 from tests.support.waiting import until
@@ -47,6 +49,8 @@ from strongroom_recovery.drill.postgres_programs import started as program_start
 from strongroom_recovery.drill.report import Report
 from strongroom_recovery.drill.sample import Means, drill
 from strongroom_recovery.drill.temporary_server import TemporaryServer, temporary_folder
+from strongroom_recovery.reseal.retiring import put_aside
+from strongroom_recovery.settings import ProverSettings
 
 STATEMENTS = BEFORE * len(HOSTS)
 RECORDS = STATEMENTS * KEYS
@@ -553,6 +557,21 @@ async def test_the_drill_needs_no_right_to_write(place: Place) -> None:
     """The auditor's role, which may write nothing and sees no release, is enough."""
     await place.escrow(make.escrow())
     assert (await looked_at(place, role="strongroom_auditor")).is_passed
+
+
+async def test_records_that_were_sealed_again_are_opened_by_the_new_key_alone(place: Place) -> None:
+    """A backup without the old key passes, and the counts are by the key that each record needs now."""
+    at = Proven(place, ProverSettings.model_validate(place.settings.model_dump()))
+    await place.escrow(make.escrow(records=[make.record(), make.record()]), make.escrow())
+    key = await change_key(at)
+    await reseal(at)
+    await adopt(at, (key, ACTIVE), (OLD, CLOSED))
+    assert place.settings.sealing_keys_dir is not None
+    put_aside(place.settings.sealing_keys_dir, OLD.kid)
+    report = await looked_at(place, role="strongroom_auditor")
+    assert (report.opened, report.failed, report.is_passed) == (3, 0, True)
+    uses = {each.kid: (each.records, each.is_held) for each in report.sealing_keys}
+    assert uses == {key.kid: (3, True), OLD.kid: (0, False)}
 
 
 async def test_a_database_that_was_never_used_does_not_pass(database: Databases, tmp_path: Path) -> None:

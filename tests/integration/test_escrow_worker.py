@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import asyncpg
 import pytest
@@ -15,11 +16,12 @@ from tests.support.attacker import take_and_abort, taken
 from tests.support.workers import Brokers, Databases
 
 from strongroom import broker as amqp
+from strongroom.broker import Delivery
 from strongroom.checkpoint_file import working_origin
 from strongroom.crypto import tlog
 from strongroom.crypto.notes import verify_checkpoint
 from strongroom.crypto.signing import key_id
-from strongroom.errors import CheckpointInvalid, ConfigurationInvalid, NoAnswer
+from strongroom.errors import CheckpointInvalid, ConfigurationInvalid, NoAnswer, StateCorrupt
 from strongroom.fields import parse_body
 from strongroom.leaves import EscrowLeaf, parse_leaf
 from strongroom.messages import Escrow, Rejection
@@ -34,7 +36,7 @@ from strongroom_escrow.settings import EscrowSettings
 from strongroom_escrow.worker import EscrowWorker
 
 OTHER = "laptop-0418"
-ANSWER_SECONDS_MAX = 30
+ANSWER_SECONDS_MAX = 60
 
 
 @dataclass
@@ -90,7 +92,7 @@ class Place:
         async with (
             wiring.escrow_worker(self.settings, Health(None)) as worker,
             amqp.connect(
-                self.brokers.url("escrow"), ca_file=self.brokers.ca_file, name="test", timeout_seconds=10
+                self.brokers.url("escrow"), ca_file=self.brokers.ca_file, name="test", timeout_seconds=60
             ) as connection,
             amqp.Consumer(connection, "escrow", prefetch_count=400) as consumer,
         ):
@@ -114,7 +116,7 @@ async def place(database: Databases, broker: Brokers, tmp_path: Path) -> AsyncIt
     )
     made = Place(database, broker, roster, tmp_path, settings)
     async with (
-        amqp.connect(broker.url("fleet"), ca_file=broker.ca_file, name="fleet", timeout_seconds=10) as connection,
+        amqp.connect(broker.url("fleet"), ca_file=broker.ca_file, name="fleet", timeout_seconds=60) as connection,
         amqp.Requester(connection) as made.requester,
     ):
         yield made
@@ -126,7 +128,7 @@ def escrow(principal: str = make.PRINCIPAL, **changes: Any) -> Statement:
 
 async def quarantined(place: Place) -> list[amqp.Quarantined]:
     async with amqp.connect(
-        place.brokers.url("operator"), ca_file=place.brokers.ca_file, name="operator", timeout_seconds=10
+        place.brokers.url("operator"), ca_file=place.brokers.ca_file, name="operator", timeout_seconds=60
     ) as connection:
         return await amqp.peek(connection, 1000)
 
@@ -313,10 +315,35 @@ async def test_an_edited_leaf_index_gives_no_receipt_and_stops_nobody(place: Pla
     assert sorted(each.code for each in await quarantined(place)) == ["proof_invalid", "proof_invalid"]
 
 
-def test_an_escrow_worker_that_is_given_sealing_keys_refuses_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The setting that names the folder of sealing keys is an error here."""
+@pytest.mark.parametrize("given", ["sealing_keys_dir", "keyring"])
+def test_an_escrow_worker_that_is_given_sealing_keys_refuses_to_start(
+    given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings that name the sealing keys are errors here."""
     for name, setting in EscrowSettings.model_fields.items():
-        if setting.is_required() or name == "sealing_keys_dir":
+        if setting.is_required() or name == given:
             monkeypatch.setenv(f"STRONGROOM_{name.upper()}", "/keys")
     with pytest.raises(ConfigurationInvalid, match="sealing"):
         EscrowSettings.load()
+
+
+@pytest.mark.parametrize("key", ["log", "reply"])
+async def test_a_running_worker_stores_nothing_once_a_roster_names_another_key_for_it(
+    place: Place, key: str
+) -> None:
+    """It ends with the message in hand: what it would sign nobody would believe."""
+    other = make.signing_key("another key").public_key
+    body = place.roster.body
+    log = body.logs.escrow.model_copy(update={"public_key": other, "former": [body.logs.escrow.public_key]})
+    changed = (
+        {"logs": body.logs.model_copy(update={"escrow": log})}
+        if key == "log"
+        else {"replies": body.replies.model_copy(update={"escrow": other})}
+    )
+    statement = escrow()
+    delivery = SimpleNamespace(body=statement.envelope(), headers={}, user_id=None, routing_key="")
+    async with wiring.escrow_worker(place.settings, Health(None)) as worker:
+        await workers.log_roster(place.databases, place.folder, make.next_roster(place.roster, **changed))
+        with pytest.raises(StateCorrupt, match=f"{key} key: is not the escrow worker's"):
+            await worker._settle([cast("Delivery", delivery)])
+    assert await place.rows("SELECT FROM escrow_statements") == []

@@ -525,11 +525,24 @@ async def test_a_false_checkpoint_on_the_way_is_found(
     monkeypatch.setattr("strongroom.follower.PAGE_LEAVES", 4)
     for _ in range(4):
         await log.refuse(3)
-    await as_superuser(database, _set_note(6, note(6, OTHERS[:6], key="thief")))
+    await as_superuser(database, _set_note(6, note(6, OTHERS[:6])))
     follower = Follower(tmp_path)
-    with pytest.raises(LogForked, match="the checkpoint of 6 leaves"):
+    with pytest.raises(LogForked, match="leaves 3 to 5 are not those that were signed"):
         await advance(pool, follower)
     assert follower.registry.size == 3
+
+
+async def test_a_checkpoint_on_the_way_by_a_key_that_is_not_named_counts_for_nothing(
+    pool: Database, database: FreshDatabase, log: RecoveryLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a stolen log key its checkpoints stand in the database for ever: the head covers what is under them."""
+    monkeypatch.setattr("strongroom.follower.PAGE_LEAVES", 4)
+    for _ in range(4):
+        await log.refuse(3)
+    await as_superuser(database, _set_note(6, note(6, OTHERS[:6], key="thief")))
+    follower = Follower(tmp_path)
+    await advance(pool, follower)
+    assert follower.registry.size == 12
 
 
 async def test_leaves_of_the_other_log_are_refused(pool: Database, log: RecoveryLog, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ TABLES = {
     "trust_statements":      ("S",    "SI",     "S"),
     "escrow_statements":     ("I",    "S",      "S"),
     "records":               ("I",    "S",      "S"),
+    "resealed_blobs":        ("",     "SI",     "S"),
     "requests":              ("",     "SI",     "S"),
     "releases":              ("",     "SI",     ""),
     "escrow_leaves":         ("SI",   "S",      "S"),
@@ -28,7 +29,7 @@ TABLES = {
 # Where a role may select some columns of a table only.
 COLUMNS = {
     (ESCROW, "escrow_statements"): {"id", "digest", "leaf_index"},
-    (ESCROW, "records"): {"id", "statement_id"},
+    (ESCROW, "records"): {"id", "statement_id", "principal", "leaf_index", "wrapped"},
     (AUDITOR, "releases"): {"request_id", "leaf_index"},
 }
 

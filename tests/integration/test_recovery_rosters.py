@@ -128,6 +128,7 @@ async def test_a_worker_does_not_start_without_a_sealing_key_of_the_roster(place
     place.write_roster(make.roster(sealing_keys=[make.sealing_entry(), make.sealing_entry(missing)]))
     with pytest.raises(ConfigurationInvalid, match=missing.kid):
         await started(place)
+    assert place.settings.sealing_keys_dir is not None
     write_sealing_key(place.settings.sealing_keys_dir / "missing.key", missing, None)
     await started(place)
 
@@ -382,3 +383,4 @@ async def test_a_process_that_lacks_a_setting_names_it_and_exits_2(live: Place) 
         words = (await running.stderr.read()).decode()
         assert await running.wait() == 2
     assert "STRONGROOM_SEALING_KEYS_DIR" in words
+    assert "STRONGROOM_KEYRING" in words

@@ -12,10 +12,20 @@ from tests.support import requests as ask
 from strongroom.audits import Counts, Coverage, Gap, GapState, LogEntry, LogPage, Proving
 from strongroom.errors import LimitExceeded
 from strongroom.fields import Body, Capacity, new_id, parse_body
-from strongroom.mandates import Expectation, ExpectedLabel, Policy
+from strongroom.mandates import (
+    Expectation,
+    ExpectedLabel,
+    LogKey,
+    LogKeys,
+    Policy,
+    RootChange,
+    SealingKeyState,
+    TransportKey,
+)
 from strongroom.messages import (
     Attestation,
     AttestedRecord,
+    Destination,
     Disclosure,
     Docket,
     DocketEntry,
@@ -30,11 +40,16 @@ from strongroom.messages import (
     ReleasedRecord,
     RequestState,
     UnreadableRecord,
+    WrappedFormat,
+    Wrapping,
 )
 from strongroom.statements import Statement
 
 DIGEST: Final = "0" * 64
-_DESCRIPTION: Final = make.record().model_dump(include=set(ReleasedRecord.model_fields) - {"blob"})
+_WRAPPING: Final = Wrapping(format=WrappedFormat.CRYPTOAPI_SIMPLE, padding="pkcs1", kid=DIGEST[:32], digest=DIGEST)
+_DESCRIPTION: Final = make.record(wrapping=_WRAPPING).model_dump(
+    include=set(ReleasedRecord.model_fields) - {"blob"}
+)
 _ANSWER: Final[dict[str, Any]] = {
     "authority": make.AUTHORITY,
     "request": new_id(),
@@ -44,20 +59,40 @@ _ANSWER: Final[dict[str, Any]] = {
 _REQUEST: Final = ask.request()
 _OFFICER: Final[dict[str, Any]] = {"requester": "officer-a", "requester_kind": Capacity.OFFICER}
 
+
+def _log(name: str) -> LogKey:
+    keys = [make.signing_key(f"{prefix}{name} log").public_key for prefix in ("", "former ")]
+    return LogKey(origin=f"{make.AUTHORITY}/{name}", public_key=keys[0], former=keys[1:])
+
+
 BODIES: Final[dict[str, Body]] = {
     "roster": make.roster_body(
+        logs=LogKeys(escrow=_log("escrow"), recovery=_log("recovery")),
+        transport_keys=[TransportKey(kid=DIGEST[:32], public_key=b"key", state=SealingKeyState.ACTIVE)],
+        root_changes=[b"envelope"],
         policy=Policy(
             expected=[Expectation(prefix="laptop-", label=ExpectedLabel(name="role", value="db"), names=["disk"])]
-        )
+        ),
+    ),
+    "root-change": RootChange(
+        authority=make.AUTHORITY,
+        issued_at=make.NOW,
+        former=make.signing_key("root").public_key,
+        public_key=make.signing_key("next root").public_key,
     ),
     "invitation": make.invitation_body(),
     "invitation of many": make.invitation_body(prefix="laptop-", uses=50),
     "enrolment": make.enrolment_body(make.invitation()),
     "revocation": make.revocation_body(),
     "revocation of a key": make.revocation_body(key="0" * 32),
-    "escrow": make.escrow_body(),
+    "escrow": make.escrow_body(records=[make.record(wrapping=_WRAPPING)]),
     "request by ids": ask.request_body(records=[new_id(), new_id()]),
     "request by name": ask.request_body(),
+    "request to move": ask.request_body(
+        **_OFFICER,
+        records=[new_id()],
+        destination=Destination(authority="keys.example.net", principal="archive"),
+    ),
     "listing-request": ask.listing_body(after=new_id()),
     "docket-request": ask.docket_body(principal=make.PRINCIPAL, request=new_id(), after=new_id()),
     "approval": ask.approval_body(_REQUEST),
@@ -65,7 +100,16 @@ BODIES: Final[dict[str, Body]] = {
     "release": Release(
         **_ANSWER,
         released_at=make.NOW,
-        records=[ReleasedRecord(**_DESCRIPTION, principal=make.PRINCIPAL, issued_at=make.NOW, blob=b"sealed")],
+        records=[
+            ReleasedRecord(
+                **_DESCRIPTION,
+                principal=make.PRINCIPAL,
+                issued_at=make.NOW,
+                blob=b"sealed",
+                unwrapped=b"sealed",
+                moved_fingerprint=DIGEST,
+            )
+        ],
         history=[HistoryEntry(id=new_id(), issued_at=make.NOW, fingerprint=DIGEST)],
     ),
     "listing": Listing(

@@ -28,6 +28,7 @@ from strongroom.leaves import (
     InvitationLeaf,
     ReleaseLeaf,
     RequestLeaf,
+    ResealLeaf,
     RevocationLeaf,
     RosterLeaf,
     parse_leaf,
@@ -131,7 +132,7 @@ TrustLeaf = RosterLeaf | InvitationLeaf | EnrolmentLeaf | RevocationLeaf | Appro
 
 
 async def check_recovery(site: Site) -> None:
-    """Fail unless the recovery log is what its checkpoints say, and answers and leaves pair off."""
+    """Fail unless the recovery log is what its checkpoints say, and answers, new blobs and leaves pair off."""
     leaves = [row["leaf"] for row in await site.rows("SELECT leaf FROM recovery_leaves ORDER BY index")]
     await _verified_roots(site, "recovery", leaves)
     parsed = dict(enumerate(map(parse_leaf, leaves)))
@@ -152,6 +153,12 @@ async def check_recovery(site: Site) -> None:
     assert kept.items() <= logged.items()
     # A release that was logged and not kept was followed by one that was.
     assert {id_ for id_, _ in kept.values()} == {id_ for id_, _ in logged.values()}
+    resealed = await site.rows("SELECT leaf_index, kid, count(*) FROM resealed_blobs GROUP BY leaf_index, kid")
+    assert {(row["leaf_index"], row["kid"], row["count"]) for row in resealed} == {
+        (index, leaf.kid, leaf.records)
+        for index, leaf in parsed.items()
+        if isinstance(leaf, ResealLeaf) and leaf.records
+    }
 
 
 async def _verified_roots(site: Site, log: str, leaves: list[bytes]) -> dict[int, bytes]:

@@ -27,6 +27,8 @@ from strongroom.leaves import (
     RefusalLeaf,
     ReleaseLeaf,
     RequestLeaf,
+    ResealLeaf,
+    RetirementLeaf,
     RevocationLeaf,
     RosterLeaf,
     Unprovable,
@@ -245,6 +247,7 @@ class Authority(FakeTrust):
         name: str | None = None,
         life: int = 300,
         key: SigningKey | None = None,
+        unwrap: bool = False,
     ) -> Statement:
         """Put a request on the record, an officer's if the requester is one; return its statement."""
         is_officer = requester in self.officers
@@ -261,6 +264,7 @@ class Authority(FakeTrust):
             reason="ticket",
             recipient_suite=self.sealing_keys[0].suite,
             recipient_key=self.sealing_keys[0].public_key,
+            unwrap=unwrap,
         )
         signer = key or (self.officers if is_officer else self.keys)[requester]
         statement = Statement.sign(Request.TYPE, body.to_bytes(), signer)
@@ -372,6 +376,27 @@ class Authority(FakeTrust):
             unprovable=list(unprovable),
         ).model_copy(update=changed)
         return self._log(leaf, None)
+
+    def reseal(self, first: int, count: int, **changed: Any) -> int:
+        """Put it on the record that these escrow leaves were sealed again, to the active key."""
+        leaf = ResealLeaf(
+            time=self.now,
+            first=first,
+            count=count,
+            size=self.escrow.frontier.size,
+            root=self.escrow.frontier.root().hex(),
+            kid=self.sealing_keys[0].kid,
+            records=sum(len(row.beside) for row in self.escrow.rows[first : first + count]),
+            left=0,
+            digest="00" * 32,
+        ).model_copy(update=changed)
+        return self._log(leaf, None)
+
+    def retire(self, kid: str, **changed: Any) -> int:
+        """Put it on the record that a sealing key is retired."""
+        root = self.escrow.frontier.root().hex()
+        leaf = RetirementLeaf(time=self.now, kid=kid, size=self.escrow.frontier.size, root=root)
+        return self._log(leaf.model_copy(update=changed), None)
 
     def attest(self, principal: str, *records: str, matches: bool = True) -> int:
         """Put an attestation on the record."""

@@ -39,8 +39,10 @@ ANSWER_SECONDS_MAX = 60
 _VERBS: Mapping[str, Verb] = {Enrolment.TYPE: "enrol"}
 _INSERT_STATEMENT = "INSERT INTO escrow_statements VALUES ($1, $2, $3, $4, $5, $6)"
 _INSERT_RECORD = """
-INSERT INTO records (id, statement_id, position, principal, name, issued_at, kid, leaf_index, labels, supersedes)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+INSERT INTO records (
+    id, statement_id, position, principal, name, issued_at, kid, leaf_index, labels, supersedes, wrapped
+)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 """
 
 B = TypeVar("B", bound=Body)
@@ -271,6 +273,7 @@ async def _insert(tx: database.Transaction, statement: Statement, body: Escrow, 
             index,
             json.dumps(record.labels),
             [UUID(each) for each in record.supersedes],
+            bytes.fromhex(record.wrapping.digest) if record.wrapping else None,
         )
 
 

@@ -107,6 +107,22 @@ async def enrol(databases: Databases, folder: Path, roster: Roster, statements: 
         await writer.committed(appended)
 
 
+async def log_roster(databases: Databases, folder: Path, roster: Roster) -> None:
+    """Name another roster in the recovery log, as the recovery worker would."""
+    key = make.signing_key("recovery log")
+    writer = LogWriter(LogName.RECOVERY, roster.body.logs.recovery.origin, key, folder / "enrol.checkpoint")
+    async with database.connect(databases.url("strongroom_recovery")) as opened:
+        await writer.open(opened)
+        async with opened.transaction() as tx:
+            await writer.lock(tx)
+            appended = await writer.append(tx, [make.roster_leaf(roster)])
+            statement = roster.statement
+            await tx.execute(
+                _INSERT, statement.digest, None, statement.type, statement.envelope(), appended.first_index
+            )
+        await writer.committed(appended)
+
+
 async def enrol_principals(databases: Databases, folder: Path, roster: Roster, *principals: str) -> None:
     """Enrol these principals, each with the key of its name."""
     statements = [make.enrolment(make.invitation(principal), principal) for principal in principals]

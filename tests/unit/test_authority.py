@@ -9,15 +9,7 @@ from typing import Any
 import pytest
 from tests.support import authority as make
 
-from strongroom.authority import (
-    Changes,
-    Passphrases,
-    create,
-    differences,
-    next_roster,
-    replace_roster,
-    unmeetable,
-)
+from strongroom.authority import Passphrases, create
 from strongroom.crypto.sealing import Suite
 from strongroom.errors import (
     LimitExceeded,
@@ -28,7 +20,9 @@ from strongroom.errors import (
     UsageError,
 )
 from strongroom.mandates import Officer, Policy, Role
+from strongroom.next_rosters import Changes, next_roster, replace_roster
 from strongroom.roster import Roster
+from strongroom.roster_words import differences, unmeetable
 from strongroom.settings import read_root_key, read_roster
 from strongroom.statements import Statement
 

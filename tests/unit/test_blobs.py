@@ -17,8 +17,10 @@ from strongroom.blobs import (
     ReleaseContext,
     check_fingerprint,
     open_material,
+    open_unwrapped,
     reseal,
     seal_material,
+    seal_unwrapped,
 )
 from strongroom.crypto.sealing import PrivateSealingKey, Suite, overhead, seal
 from strongroom.crypto.secret import Secret
@@ -377,3 +379,62 @@ def test_a_request_digest_of_another_length_is_refused(length: int) -> None:
     """A request digest is 32 raw bytes; hex text would be bound as another value."""
     with pytest.raises(ValueError, match="32 bytes"):
         ReleaseContext(AUTHORITY, bytes(length), PRINCIPAL, RECORD, "kid")
+
+
+# ---- what was inside a wrapped key ----
+
+PLACE = ReleaseContext("backup.example.org", bytes(range(32)), "laptop-0417", "record", ONE_TIME[Suite.X_WING].kid)
+
+
+@pytest.mark.parametrize("suite", list(Suite))
+@pytest.mark.parametrize("size", [1, 32, KEY_MATERIAL_BYTES_MAX])
+def test_unwrapped_content_opens_in_its_place(suite: Suite, size: int) -> None:
+    """From one byte to the most that key material may have; the blob is longer by the suite's overhead alone."""
+    key = ONE_TIME[suite]
+    place = dataclasses.replace(PLACE, recipient_key_id=key.kid)
+    blob = seal_unwrapped(Secret(bytes(size)), place, suite, key.public_key)
+    assert len(blob) == overhead(suite) + size
+    assert open_unwrapped(blob, place, key) == Secret(bytes(size))
+
+
+def test_unwrapped_content_has_a_label_of_its_own() -> None:
+    """As SPEC 5.17 spells it: label, authority, request digest, principal, record id, one-time key."""
+    names = [each.encode() for each in (PLACE.principal, PLACE.record_id, PLACE.recipient_key_id)]
+    fields = [PLACE.authority.encode(), PLACE.request_digest, *names]
+    joined = b"".join(len(each).to_bytes(2, "big") + each for each in fields)
+    assert PLACE.unwrapped_info() == b"strongroom/unwrapped/v1" + joined
+    assert PLACE.unwrapped_info() != PLACE.info()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"authority": "other.example.org"},
+        {"request_digest": bytes(32)},
+        {"principal": "laptop-0418"},
+        {"record_id": "another"},
+    ],
+)
+def test_unwrapped_content_opens_nowhere_else(changed: dict[str, Any]) -> None:
+    """Under another authority, request, principal or record."""
+    key = ONE_TIME[Suite.X_WING]
+    blob = seal_unwrapped(Secret(b"content"), PLACE, Suite.X_WING, key.public_key)
+    with pytest.raises(BlobInvalid):
+        open_unwrapped(blob, dataclasses.replace(PLACE, **changed), key)
+
+
+@pytest.mark.parametrize("size", [0, KEY_MATERIAL_BYTES_MAX + 1])
+def test_unwrapped_content_of_another_size_is_neither_sealed_nor_opened(size: int) -> None:
+    """Nothing at all, and one byte too many."""
+    key = ONE_TIME[Suite.X_WING]
+    with pytest.raises(LimitExceeded, match="KEY_MATERIAL_BYTES_MAX"):
+        seal_unwrapped(Secret(bytes(size)), PLACE, Suite.X_WING, key.public_key)
+    blob = seal(Suite.X_WING, key.public_key, bytes(size), PLACE.unwrapped_info())
+    with pytest.raises(BlobInvalid):
+        open_unwrapped(blob, PLACE, key)
+
+
+def test_unwrapped_content_is_not_sealed_to_another_key_than_the_one_named() -> None:
+    """It would be lost without anyone noticing."""
+    with pytest.raises(KeyUnknown):
+        seal_unwrapped(Secret(b"content"), PLACE, Suite.X_WING, KEYS[Suite.X_WING].public_key)

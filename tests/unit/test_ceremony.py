@@ -122,8 +122,10 @@ def test_ceremony_makes_what_the_worker_reads(
     assert settings.database_url.get_secret_value().endswith(f"sslmode=verify-full&sslrootcert={SECRETS}/ca.pem")
     assert settings.broker_url.get_secret_value().startswith(f"amqps://{worker}:")
     if isinstance(settings, RecoverySettings):
-        held = set(FileKeyring(settings.sealing_keys_dir, passphrase).kids)
-        assert held == {key.kid for key in roster.body.sealing_keys}
+        assert settings.sealing_keys_dir is not None
+        keyring = FileKeyring(settings.sealing_keys_dir, passphrase)
+        assert set(keyring.kids) == {key.kid for key in roster.body.sealing_keys}
+        assert set(keyring.transport_kids) == {key.kid for key in roster.body.transport_keys}
 
 
 def test_ceremony_gives_sealing_and_root_keys_to_nobody_else(founded: tuple[Ceremony, str]) -> None:
@@ -142,7 +144,7 @@ def test_ceremony_protects_every_private_key(founded: tuple[Ceremony, str]) -> N
     ceremony, _ = founded
     files = ceremony.files()
     keys = [body for name, body in files.items() if name.endswith(".key") and "server" not in name]
-    assert len(keys) == 1 + 2 + 2 + 1 + 3
+    assert len(keys) == 1 + 2 + 2 + 2 + 3
     assert {json.loads(key)["protection"]["kdf"] for key in keys} == {"argon2id"}
     assert {(ceremony.root / name).stat().st_mode & 0o777 for name in files} == {0o600}
 

@@ -11,6 +11,7 @@ from tests.support.authority import AUTHORITY, signing_key
 from strongroom.checkpoint_file import CheckpointFile, working_origin
 from strongroom.crypto.notes import NOTE_BYTES_MAX, Checkpoint, sign_checkpoint
 from strongroom.errors import LogForked, StateCorrupt
+from strongroom.log_keys import Signed
 
 ORIGIN = f"{AUTHORITY}/escrow"
 WORKING = working_origin(ORIGIN)
@@ -42,7 +43,7 @@ def test_what_was_kept_is_read_back(file: CheckpointFile, path: Path) -> None:
     """The note stands in the file verbatim, so that other tools can read it, and nothing else is left behind."""
     file.advance(note(3))
     assert path.read_text() == note(3)
-    assert file.read() == (Checkpoint(WORKING, 3, sha256(b"").digest()), note(3))
+    assert file.read() == Signed(Checkpoint(WORKING, 3, sha256(b"").digest()), note(3), KEY.public_key)
     assert list(path.parent.iterdir()) == [path]
 
 

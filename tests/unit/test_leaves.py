@@ -21,6 +21,8 @@ from strongroom.leaves import (
     RefusalLeaf,
     ReleaseLeaf,
     RequestLeaf,
+    ResealLeaf,
+    RetirementLeaf,
     RevocationLeaf,
     RosterLeaf,
     Unprovable,
@@ -74,7 +76,12 @@ PROOF = ProofLeaf(
     root=DIGEST,
     records=1,
     unprovable=[Unprovable(index=8, record=new_id(), code="blob_invalid")],
+    kids={"0" * 32: 1},
 )
+RESEAL = ResealLeaf(
+    time=1, first=7, count=2, size=9, root=DIGEST, kid="0" * 32, records=1, left=1, digest="6f" * 32
+)
+RETIREMENT = RetirementLeaf(time=1, kid="0" * 32, size=9, root=DIGEST)
 ATTESTATION = AttestationLeaf(
     time=1,
     id=new_id(),
@@ -97,6 +104,8 @@ LEAVES: list[Leaf] = [
     REFUSAL,
     PROOF,
     ATTESTATION,
+    RESEAL,
+    RETIREMENT,
 ]
 MEMBERS = {
     "escrow": {"id", "digest", "principal", "key"},
@@ -109,7 +118,9 @@ MEMBERS = {
     "denial": {"id", "digest", "denier", "denier_kind", "key", "request"},
     "release": {"id", "digest", "release", "approvals", "records"},
     "refusal": {"id", "digest", "requester", "requester_kind", "code"},
-    "proof": {"first", "count", "size", "root", "records", "unprovable"},
+    "proof": {"first", "count", "size", "root", "records", "kids", "unprovable"},
+    "reseal": {"first", "count", "size", "root", "kid", "records", "left", "digest"},
+    "retirement": {"kid", "size", "root"},
     "attestation": {"id", "digest", "principal", "key", "matching", "stale"},
 }
 
@@ -142,7 +153,7 @@ def test_a_leaf_is_read_as_it_was_written(leaf: EscrowLeaf) -> None:
 def test_a_leaf_lacks_nothing_and_has_nothing_more(leaf: EscrowLeaf) -> None:
     """A missing, an unknown and a repeated member are refused, and so is a member of the wrong type."""
     document: dict[str, Any] = json.loads(leaf.to_bytes())
-    for member in document:
+    for member in document.keys() - {"kids"}:
         without = {name: value for name, value in document.items() if name != member}
         with pytest.raises(MalformedStatement, match=r"^leaf"):
             parse_leaf(json.dumps(without).encode())
@@ -153,6 +164,28 @@ def test_a_leaf_lacks_nothing_and_has_nothing_more(leaf: EscrowLeaf) -> None:
         parse_leaf(json.dumps(document | {"description": "secret"}).encode())
     with pytest.raises(MalformedStatement, match="repeated"):
         parse_leaf(leaf.to_bytes()[:-1] + b',"time":1}')
+
+
+def test_a_proof_leaf_from_before_kids_were_noted_is_read() -> None:
+    """It says nothing of which key opened what, be the member missing or null."""
+    document = json.loads(PROOF.to_bytes())
+    for older in ({k: v for k, v in document.items() if k != "kids"}, document | {"kids": None}):
+        read = parse_leaf(json.dumps(older).encode())
+        assert isinstance(read, ProofLeaf)
+        assert read.kids is None
+
+
+def test_the_kids_of_a_proof_leaf_account_for_every_record() -> None:
+    """A leaf that leaves a record out, or counts one twice, is refused: a key might be retired by it."""
+    for kids in ({}, {"0" * 32: 2}, {"0" * 32: 1, "1" * 32: 1}):
+        with pytest.raises(MalformedStatement, match="the sum is not that of"):
+            parse_leaf(json.dumps(json.loads(PROOF.to_bytes()) | {"kids": kids}).encode())
+
+
+def test_a_reseal_leaf_stays_within_its_tree() -> None:
+    """A range that ends beyond the tree under which it was verified is refused."""
+    with pytest.raises(MalformedStatement, match="go beyond the tree"):
+        parse_leaf(json.dumps(json.loads(RESEAL.to_bytes()) | {"count": 3}).encode())
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import errno
 import fcntl
 import os
+import signal
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from strongroom.private_file import appearing, replacing, sweep
+from strongroom.private_file import appearing, arising, replacing, sweep
 
 
 @pytest.fixture
@@ -262,3 +263,108 @@ def test_a_name_of_the_callers_own_is_not_written_through_a_link(path: Path) -> 
     ):
         stream.write(b"new")
     assert (path.parent / "target").read_bytes() == b"kept"
+
+
+# ---- content without a name until it is whole ----
+
+
+def kinds_of_file_systems(monkeypatch: pytest.MonkeyPatch, *, unnamed: bool) -> None:
+    if not unnamed:
+        bare = os.open
+
+        def refuse(path: str, flags: int, mode: int = 0o777, **options: int) -> int:
+            if flags & os.O_TMPFILE == os.O_TMPFILE:
+                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+            return bare(path, flags, mode, **options)
+
+        monkeypatch.setattr(os, "open", refuse)
+
+
+@pytest.fixture(params=[True, False], ids=["unnamed", "named"])
+def unnamed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the file system has files without a name."""
+    kinds_of_file_systems(monkeypatch, unnamed=request.param)
+    return bool(request.param)
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+@pytest.mark.parametrize("umask", [0o000, 0o277])
+def test_what_arises_is_there_whole_or_not_at_all(
+    path: Path,
+    unnamed: bool,  # noqa: FBT001
+    overwrite: bool,  # noqa: FBT001
+    umask: int,
+) -> None:
+    """Its place can be read inside the block, and in the folder there is nothing where files need no name."""
+    with of_umask(umask), arising(path, overwrite=overwrite) as (place, stream):
+        stream.write(b"content")
+        stream.flush()
+        assert place.read_bytes() == b"content"
+        assert not path.exists()
+        assert len(list(path.parent.iterdir())) == (0 if unnamed else 1)
+    assert path.read_bytes() == b"content"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.usefixtures("unnamed")
+def test_what_arises_replaces_only_when_asked(path: Path) -> None:
+    """Whatever appears meanwhile stays."""
+    path.write_bytes(b"old")
+    with pytest.raises(FileExistsError), arising(path, overwrite=False) as (_, stream):
+        stream.write(b"new")
+    assert path.read_bytes() == b"old"
+    with arising(path, overwrite=True) as (_, stream):
+        stream.write(b"new")
+    assert path.read_bytes() == b"new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.usefixtures("unnamed")
+@pytest.mark.parametrize("overwrite", [True, False])
+@pytest.mark.parametrize("at", ["disk", "block", "folder"])
+def test_what_fails_to_arise_leaves_nothing(
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    at: str,
+    overwrite: bool,  # noqa: FBT001
+) -> None:
+    """What was there before stays; a new name that is not on disk goes, and a replaced one cannot come back."""
+    if overwrite:
+        path.write_bytes(b"old")
+    bare = os.fsync
+
+    def full_folder(descriptor: int) -> None:
+        (full if stat.S_ISDIR(os.fstat(descriptor).st_mode) else bare)(descriptor)
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises((OSError, KeyboardInterrupt)),
+        arising(path, overwrite=overwrite) as (_, stream),
+    ):
+        stream.write(b"new")
+        if at == "block":
+            raise KeyboardInterrupt
+        patch.setattr(os, "fsync", full_folder if at == "folder" else full)
+    assert [each.read_bytes() for each in path.parent.iterdir()] == (
+        [] if not overwrite else [b"new" if at == "folder" else b"old"]
+    )
+
+
+def test_a_killed_writer_of_what_arises_leaves_nothing(path: Path) -> None:
+    """No code of ours runs at its end, and there is nothing to sweep."""
+    child = os.fork()
+    if not child:
+        with arising(path, overwrite=False) as (_, stream):
+            stream.write(b"half a sec")
+            stream.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    assert list(path.parent.iterdir()) == []
+
+
+def test_what_was_left_over_is_swept_before_something_arises(path: Path) -> None:
+    """By a writer of the other kind."""
+    found = left_over(path)
+    with arising(path, overwrite=False):
+        assert not found.exists()

@@ -6,6 +6,7 @@ from typing import get_args
 
 import pytest
 from tests.support.authority import (
+    AUTHORITY,
     DAY,
     NOW,
     PRINCIPAL,
@@ -49,10 +50,13 @@ from strongroom.leaves import (
     RefusalLeaf,
     ReleaseLeaf,
     RequestLeaf,
+    ResealLeaf,
+    RetirementLeaf,
 )
 from strongroom.limits import CLOCK_SKEW_SECONDS
 from strongroom.mandates import Invitation, LogKey, LogKeys, Role
 from strongroom.registry import Registry, Standing
+from strongroom.root_keys import sign_change
 from strongroom.roster import Roster
 from strongroom.statements import Signature, Statement
 
@@ -606,6 +610,38 @@ def test_a_roster_that_the_log_does_not_name_is_not_admitted() -> None:
         known.admit_roster(roster(officers=[]).statement)
 
 
+def test_rosters_of_before_a_change_of_the_root_key_are_admitted_by_the_key_of_their_time() -> None:
+    """Whichever of the two keys is pinned; the worker's own roster may be of before or after the change."""
+    old, new = signing_key("root"), signing_key("next root")
+    change = sign_change(AUTHORITY, old, new, now=NOW).envelope()
+    first = roster()
+    body = roster_body(version=2, previous=first.digest.hex(), root_changes=[change])
+    second = Roster.verified(signed(body, new), old.public_key)
+    for pinned, own in ((old, first), (old, second), (new, second)):
+        known = Registry(pinned.public_key, Roster.verified(own.statement, pinned.public_key))
+        for each in (first, second):
+            known.apply(roster_leaf(each))
+        for each in (first, second):
+            known.admit_roster(each.statement)
+        assert known.roster == second
+
+
+def test_a_logged_roster_that_lacks_a_change_of_the_root_key_is_not_admitted() -> None:
+    """Whoever has the former root key and the recovery log's key puts no roster in force."""
+    old, new = signing_key("root"), signing_key("next root")
+    change = sign_change(AUTHORITY, old, new, now=NOW).envelope()
+    body = roster_body(version=2, previous=roster().digest.hex(), root_changes=[change])
+    second = Roster.verified(signed(body, new), old.public_key)
+    forged = Roster.verified(signed(roster_body(version=3, previous=second.digest.hex()), old), old.public_key)
+    for own in (roster(), second):
+        known = Registry(old.public_key, own)
+        for each in (second, forged):
+            known.apply(roster_leaf(each))
+        known.admit_roster(second.statement)
+        with pytest.raises(RosterInvalid, match="nothing here leads on"):
+            known.admit_roster(forged.statement)
+
+
 def test_a_logged_roster_without_the_root_keys_signature_is_not_admitted() -> None:
     """The log cannot put a roster in force that the root key did not sign."""
     forged = signed(roster_body(version=2, previous="0" * 64), signing_key("recovery log"))
@@ -698,6 +734,8 @@ SILENT: list[Leaf] = [
     REQUEST,
     ProofLeaf(time=NOW, first=0, count=1, size=1, root=DIGEST, records=1, unprovable=[]),
     AttestationLeaf(time=NOW, id=new_id(), digest=DIGEST, principal=PRINCIPAL, key=KEY, matching=[], stale=[]),
+    ResealLeaf(time=NOW, first=0, count=1, size=1, root=DIGEST, kid=KEY, records=1, left=0, digest=DIGEST),
+    RetirementLeaf(time=NOW, kid=KEY, size=1, root=DIGEST),
     ApprovalLeaf(time=NOW, id=new_id(), digest=DIGEST, officer="officer-a", key=KEY, request=new_id()),
     DenialLeaf(
         time=NOW,

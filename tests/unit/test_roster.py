@@ -27,7 +27,7 @@ from tests.support.authority import (
     signing_key,
 )
 
-from strongroom.crypto.sealing import Suite, kid
+from strongroom.crypto.sealing import Suite, kid, transport_kid
 from strongroom.crypto.signing import SigningKey
 from strongroom.errors import (
     Expired,
@@ -57,6 +57,7 @@ from strongroom.mandates import (
     Role,
     RosterBody,
     SealingKeyState,
+    TransportKey,
 )
 from strongroom.messages import Escrow
 from strongroom.roster import (
@@ -158,6 +159,7 @@ def test_a_malformed_roster_of_the_root_key_is_refused() -> None:
 
 
 OTHER = sealing_key("other")
+TRANSPORT = TransportKey(kid=transport_kid(b"spki"), public_key=b"spki", state=SealingKeyState.ACTIVE)
 LOGS = roster_body().logs
 BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "two officers of one name": (
@@ -192,6 +194,14 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
             ]
         },
         "sealing_keys: none is active",
+    ),
+    "a kid of another transport key": (
+        {"transport_keys": [TRANSPORT, TRANSPORT.model_copy(update={"public_key": b"another"})]},
+        f"transport_keys: kid {TRANSPORT.kid} is not the id of its public key",
+    ),
+    "one transport key twice": (
+        {"transport_keys": [TRANSPORT, TRANSPORT.model_copy(update={"state": SealingKeyState.CLOSED})]},
+        "transport_keys: two have the same kid",
     ),
     "version 1 with a predecessor": ({"previous": "0" * 64}, "previous: must be null in version 1"),
     "version 2 without a predecessor": ({"version": 2}, "previous: must be null in version 1 and in no other"),
@@ -230,6 +240,8 @@ KEY_PLACES = {
     "root": "root",
     "escrow log": "escrow log",
     "recovery log": "recovery log",
+    "former escrow log": "former escrow log",
+    "former recovery log": "former recovery log",
     "escrow replies": "escrow replies",
     "recovery replies": "recovery replies",
     "officer": "officer-a",
@@ -242,8 +254,12 @@ def roster_with_keys(names: dict[str, str]) -> Statement:
     keys = {place: signing_key(name).public_key for place, name in names.items()}
     body = roster_body(
         logs=LogKeys(
-            escrow=LogKey(origin=LOGS.escrow.origin, public_key=keys["escrow log"]),
-            recovery=LogKey(origin=LOGS.recovery.origin, public_key=keys["recovery log"]),
+            escrow=LogKey(
+                origin=LOGS.escrow.origin, public_key=keys["escrow log"], former=[keys["former escrow log"]]
+            ),
+            recovery=LogKey(
+                origin=LOGS.recovery.origin, public_key=keys["recovery log"], former=[keys["former recovery log"]]
+            ),
         ),
         replies=ReplyKeys(escrow=keys["escrow replies"], recovery=keys["recovery replies"]),
         officers=[
@@ -266,7 +282,8 @@ def test_no_key_stands_in_two_places(one: str, two: str) -> None:
 def test_every_signing_key_of_a_roster_is_among_those_places() -> None:
     """A place for a key that is added to the roster cannot go without its pairs."""
     found = set(re.findall(r'"[a-z_]+":"([A-Za-z0-9+/]{43}=)"', roster_body().to_bytes().decode()))
-    expected = {signing_key(name).public_key for place, name in KEY_PLACES.items() if place != "root"}
+    named = [name for place, name in KEY_PLACES.items() if place != "root" and not place.startswith("former")]
+    expected = {signing_key(name).public_key for name in named}
     assert {b64decode(each) for each in found} == expected | {signing_key("officer-c").public_key}
 
 

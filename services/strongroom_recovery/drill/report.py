@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from strongroom.mandates import SealingKeyState
+
 CONFIDENCE: Final = 0.95
 
 
@@ -153,7 +155,8 @@ def sampling_statement(report: Report) -> str:
 
 def key_findings(keys: Sequence[SealingKeyUse]) -> list[Finding]:
     """Say which sealing keys the keys' backup lacks, although records or the roster need them."""
-    missing = [key for key in keys if not key.is_held]
+    # What is closed and not needed may be retired: recovery workers start without it.
+    missing = [key for key in keys if not key.is_held and (key.records or key.state != SealingKeyState.CLOSED)]
     if not missing:
         return []
     if not any(key.is_held for key in keys):

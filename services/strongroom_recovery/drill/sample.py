@@ -40,8 +40,8 @@ from strongroom_recovery.drill.report import (
 from strongroom_recovery.drill.restored import Say
 from strongroom_recovery.drill.temporary_server import FOLDER_PREFIX
 from strongroom_recovery.drill.trust import OTHER_BACKUP, Trust, established, newest_leaf_at
+from strongroom_recovery.key_blobs import opened
 from strongroom_recovery.records import IndexEntry, StoredRecord, VerifiedStatement, verify
-from strongroom_recovery.release import opened
 
 COMMAND_SECONDS_MAX: Final = 3600
 PAGE_STATEMENTS: Final = 100
@@ -262,13 +262,15 @@ class _Look:
         except ProofInvalid as error:
             return _all_failed(task, await self._entries(tx, task), error)
         outcome = _Outcome()
+        placed: list[tuple[IndexEntry, StoredRecord]] = []
         for entry in await self._wanted(tx, task, statement, outcome):
             outcome.seen += 1
             try:
-                record = statement.record(entry)
+                placed.append((entry, statement.record(entry)))
             except ProofInvalid as error:
                 outcome.failures.append(_failure(entry, error))
-                continue
+        records = await store.with_resealed(tx, [record for _, record in placed], self._keyring.kids)
+        for (entry, _), record in zip(placed, records, strict=True):
             refusal = opens(record, self._keyring)
             if refusal is not None:
                 outcome.failures.append(_failure(entry, refusal))
@@ -329,7 +331,7 @@ def opens(stored: StoredRecord, keyring: Keyring) -> PermanentError | None:
     The key that it opens is gone when this returns, and so is the error that was raised beside it.
     """
     try:
-        opened(stored.authority, stored.principal, stored.record, keyring)
+        opened(stored.authority, stored.principal, stored.record, keyring, stored.resealed)
     except (BlobInvalid, FingerprintMismatch, KeyUnknown) as error:
         return type(error)(error.message)
     return None

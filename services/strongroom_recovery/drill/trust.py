@@ -1,8 +1,8 @@
 """Who speaks for whom in a database that was restored: found in there, and believed up to the root key alone."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,7 +24,7 @@ from strongroom.errors import (
 from strongroom.follower import RecoveryLogFollower
 from strongroom.leaves import RosterLeaf, parse_leaf
 from strongroom.log_writer import LogName
-from strongroom.mandates import LogKey
+from strongroom.mandates import LogKey, RosterBody
 from strongroom.registry import Registry
 from strongroom.roster import Roster
 from strongroom.schema import MIGRATE_HINT
@@ -62,7 +62,7 @@ async def established(database: Database, root_key: bytes, state_dirs: Sequence[
     """
     await _check_schema(database)
     async with database.reading() as tx:
-        roster = await _first_roster(tx, root_key)
+        roster = await _newest_roster(tx, root_key)
         sizes = {log: await tx.fetch_value(_SQL[f"{log}_size"]) or 0 for log in LogName}
         counts = await tx.fetch_row(_SQL["counts"])
     keys = {LogName.ESCROW: roster.body.logs.escrow, LogName.RECOVERY: roster.body.logs.recovery}
@@ -134,8 +134,11 @@ async def _check_schema(database: Database) -> None:
         raise SchemaMismatch(error.message, hint=hint) from None
 
 
-async def _first_roster(tx: Transaction, root_key: bytes) -> Roster:
-    """Return the roster that the recovery log begins with, verified by the root key."""
+async def _newest_roster(tx: Transaction, root_key: bytes) -> Roster:
+    """Return the newest roster that there is, verified by the root key, after a look at the first.
+
+    It names the keys that the logs have and had. Rows that withhold a newer one are found out by its keys.
+    """
     leaf = await tx.fetch_value(_SQL["recovery_leaf"], 0)
     if leaf is None:
         raise StateCorrupt(
@@ -149,13 +152,30 @@ async def _first_roster(tx: Transaction, root_key: bytes) -> Roster:
         envelope = await tx.fetch_value(_SQL["trust_statement"], bytes.fromhex(entry.digest))
         if envelope is None:
             raise StateCorrupt("the roster that leaf 0 of the recovery log names is missing", hint=OTHER_BACKUP)
-        return Roster.verified(parse_envelope(envelope), root_key)
+        first = parse_envelope(envelope)
+        rows = await tx.fetch(_SQL["rosters"], RosterBody.TYPE)
+        newest = max(_verified((row["envelope"] for row in rows), root_key), key=_version, default=None)
+        if newest is None:
+            return Roster.verified(first, root_key)
+        newest.verified_older(first)
     except RosterInvalid as error:
         raise RosterInvalid(
             error.message, hint="is --root-key the root.pub of this database's authority?"
         ) from None
     except PermanentError as error:
         raise LogForked(f"recovery log: leaf 0, or its roster: {error.message}", hint=OTHER_BACKUP) from None
+    return newest
+
+
+def _verified(envelopes: Iterable[bytes], root_key: bytes) -> Iterator[Roster]:
+    """Give the rosters that hold under the root key; earlier ones may be by an earlier root key."""
+    for envelope in envelopes:
+        with suppress(PermanentError):
+            yield Roster.verified(parse_envelope(envelope), root_key)
+
+
+def _version(roster: Roster) -> int:
+    return roster.body.version
 
 
 def _remember(log: LogName, key: LogKey, size: int, state_dirs: Sequence[Path], folder: Path) -> int | None:
@@ -163,15 +183,14 @@ def _remember(log: LogName, key: LogKey, size: int, state_dirs: Sequence[Path], 
 
     Return how many leaves more the state folders know of; None when they know nothing of this log.
     """
-    mine = CheckpointFile(_file(folder, log), key.origin, key.public_key)
+    mine = CheckpointFile(_file(folder, log), key.origin, key.public_key, key.former)
     known = []
     for state_dir in state_dirs:
-        kept = CheckpointFile(_file(state_dir, log), key.origin, key.public_key).read()
+        kept = CheckpointFile(_file(state_dir, log), key.origin, key.public_key, key.former).read()
         if kept is not None:
-            checkpoint, note = kept
-            known.append(checkpoint.size)
-            if checkpoint.size <= size:
-                mine.advance(note)
+            known.append(kept.checkpoint.size)
+            if kept.checkpoint.size <= size:
+                mine.advance(kept.note)
     return max(0, max(known) - size) if known else None
 
 

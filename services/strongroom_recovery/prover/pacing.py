@@ -33,8 +33,9 @@ def period_seconds(prove_days: int) -> float:
 class Span:
     """Escrow leaves `first` up to `end` within one block, to be looked at.
 
-    proof: index of the newest proof leaf that covers any of them, -1 for none: with a newer one the plan is void.
-    is_new: whether they were never looked at. is_patrol: whether it is worth a leaf only if it finds something new.
+    proof: index of the newest leaf about any of them (`newest_proof`): with a newer one the plan is void.
+    is_new: whether they were never looked at, or were sealed again since. is_patrol: whether it is worth a leaf
+    only if it finds something new.
     """
 
     first: int
@@ -114,14 +115,17 @@ class Patrol:
 
 
 def spans(proofs: Proofs, size: int, now: int, *, period: float, is_early: bool) -> Iterator[Span]:
-    """Give what to look at, the most urgent first: new leaves, then what is overdue, from the longest ago on.
+    """Give what to look at, the most urgent first: what is new, then what is overdue, from the longest ago on.
+
+    New are leaves that were never looked at, and then those whose blobs were sealed again since they were.
 
     Arguments: `size` of the escrow log in leaves; `now` and `period` in seconds; with `is_early` the look that is
     longest ago has its turn although it is not overdue. A look that is dated after now counts as the longest ago.
     """
     for first, end in proofs.gaps(size):
-        for begin in range(first - first % BLOCK_LEAVES, end, BLOCK_LEAVES):
-            yield Span(max(first, begin), min(end, begin + BLOCK_LEAVES), -1, is_new=True)
+        yield from _new(proofs, first, end)
+    for first, end in proofs.resealed():
+        yield from _new(proofs, first, min(end, size))
     oldest = proofs.oldest(now + CLOCK_SKEW_SECONDS)
     if oldest is None or not (is_early or _is_overdue(oldest, now, period)):
         return
@@ -136,8 +140,12 @@ def spans(proofs: Proofs, size: int, now: int, *, period: float, is_early: bool)
 
 
 def newest_proof(proofs: Proofs, first: int, end: int) -> int:
-    """Return the index of the newest proof leaf that covers any leaf from `first` up to `end`; -1 for none."""
-    newest, at = -1, first
+    """Return the index of the newest leaf that says of any place from `first` up to `end` what was found there.
+
+    Or of the one that has sealed blobs there again since: what was read before it must not pass for a look after
+    it. -1 for none.
+    """
+    newest, at = proofs.resealed_by(first, end), first
     while at < end:
         look = proofs.look(at)
         if look is None:
@@ -149,6 +157,13 @@ def newest_proof(proofs: Proofs, first: int, end: int) -> int:
 
 def _is_overdue(look: Look, now: int, period: float) -> bool:
     return now - look.time >= period
+
+
+def _new(proofs: Proofs, first: int, end: int) -> Iterator[Span]:
+    for begin in range(first - first % BLOCK_LEAVES, end, BLOCK_LEAVES):
+        low, high = max(first, begin), min(end, begin + BLOCK_LEAVES)
+        if low < high:
+            yield Span(low, high, newest_proof(proofs, low, high), is_new=True)
 
 
 def _again(proofs: Proofs, look: Look, size: int) -> Span:

@@ -9,11 +9,13 @@ Key material exists inside `_refusal`, and what it calls, and nowhere else.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from strongroom import wrapped
 from strongroom.crypto.keyring import Keyring
 from strongroom.crypto.notes import Checkpoint
 from strongroom.crypto.tlog import (
@@ -27,11 +29,11 @@ from strongroom.crypto.tlog import (
 )
 from strongroom.errors import BlobInvalid, FingerprintMismatch, KeyUnknown, ProofInvalid, StateCorrupt
 from strongroom.leaves import ProofLeaf, Unprovable
-from strongroom.limits import RECORDS_MAX, UNPROVABLE_MAX
+from strongroom.limits import RECORDS_MAX, SEALING_KEYS_MAX, UNPROVABLE_MAX
 from strongroom.messages import Escrow, Record
 from strongroom.registry import Registry
+from strongroom_recovery.key_blobs import KeyBlob, escrowed, opened_blob
 from strongroom_recovery.records import StoredStatement, VerifiedStatement, verify_included
-from strongroom_recovery.release import opened
 
 _PROOF_INVALID: Final = ProofInvalid.code
 _ID: Final = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -41,7 +43,7 @@ _NODES_NAMED_MAX: Final = 16
 class IndexRow(NamedTuple):
     """A row of the index of records. Nothing in it is believed.
 
-    labels: as JSON. supersedes: ids, joined by commas.
+    labels: as JSON. supersedes: ids, joined by commas. wrapped: digest of the wrapped key in hex, or empty.
     """
 
     id: str
@@ -53,6 +55,7 @@ class IndexRow(NamedTuple):
     kid: str
     labels: str
     supersedes: str
+    wrapped: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,8 @@ class Stretch:
 
     head: a verified checkpoint of the escrow log. leaves: by index, as far as they exist. nodes: the hashes of
     `node_spans`, as far as they exist. statements: by leaf index; a sentence where there is none to be used. rows:
-    the index rows that point at a leaf, by its index.
+    the index rows that point at a leaf, by its index. resealed: the newest blob of each record that was sealed
+    again, by record id.
     """
 
     first: int
@@ -71,6 +75,11 @@ class Stretch:
     nodes: Mapping[Node, bytes]
     statements: Mapping[int, StoredStatement | str]
     rows: Mapping[int, Sequence[IndexRow]]
+    resealed: Mapping[str, KeyBlob] = field(default_factory=dict)
+
+    def newest(self, record: Record) -> KeyBlob:
+        """Return the newest key blob of a record (SPEC 5.19)."""
+        return self.resealed.get(record.id) or escrowed(record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +97,15 @@ class Trouble:
 class Looked:
     """What was found at escrow leaves `first` up to `end`, under the tree of `head`.
 
-    records: opened and matched. false_nodes: sentences about hashes in the database. late: (statement id,
-    principal) of statements whose key was not in force when they were stored.
+    records: opened and matched. kids: by which sealing keys, and how many each. false_nodes: sentences about hashes
+    in the database. late: (statement id, principal) of statements whose key was not in force when they were stored.
     """
 
     first: int
     end: int
     head: Checkpoint
     records: int = 0
+    kids: Counter[str] = field(default_factory=Counter)
     unprovable: list[Unprovable] = field(default_factory=list)
     troubles: list[Trouble] = field(default_factory=list)
     false_nodes: list[str] = field(default_factory=list)
@@ -111,6 +121,7 @@ class Looked:
             root=self.head.root.hex(),
             records=self.records,
             unprovable=self.unprovable,
+            kids=self.kids if len(self.kids) <= SEALING_KEYS_MAX else None,
         ).to_bytes()
 
 
@@ -139,16 +150,16 @@ def examine(
     `registry`, which nobody changes meanwhile. Raises what a key device raises when it does not answer.
     """
     looked = Looked(stretch.first, stretch.first, stretch.head)
-    false_leaves: dict[int, str] = {}
-    if not _is_whole(stretch):
-        false_leaves = _false_leaves(stretch)
+    false = false_leaves(stretch)
+    if false is not None:
         looked.false_nodes += _false_nodes(stretch)
     for index in range(stretch.first, stretch.end):
-        found = _Statement(stretch, index, registry, keyring, false_leaves.get(index))
+        found = _Statement(stretch, index, registry, keyring, false or {})
         if len(looked.unprovable) + len(found.unprovable) > UNPROVABLE_MAX:
             break
         looked.end = index + 1
         looked.records += found.records
+        looked.kids.update(found.kids)
         looked.unprovable += found.unprovable
         looked.troubles += found.troubles
         looked.late += found.late
@@ -169,35 +180,31 @@ class _Statement:
     """What was found at one leaf; the members as in Looked."""
 
     def __init__(
-        self, stretch: Stretch, index: int, registry: Registry, keyring: Keyring, false_leaf: str | None
+        self, stretch: Stretch, index: int, registry: Registry, keyring: Keyring, false: Mapping[int, str]
     ) -> None:
         self.records = 0
+        self.kids: Counter[str] = Counter()
         self.unprovable: list[Unprovable] = []
         self.troubles: list[Trouble] = []
         self.late: list[tuple[str, str]] = []
         self._index = index
         self._rows = stretch.rows.get(index, ())
-        stored = stretch.statements.get(index, "its statement is missing")
-        if false_leaf is not None:
-            self._condemn(false_leaf, None if isinstance(stored, str) else stored.principal)
-        elif isinstance(stored, str):
-            self._condemn(stored, self._rows[0].principal if self._rows else None)
+        try:
+            verified = verified_at(stretch, index, registry, false)
+        except ProofInvalid as error:
+            self._condemn(error.message, said_principal(stretch, index))
         else:
-            try:
-                verified = verify_included(stored, stretch.leaves[index], registry)
-            except ProofInvalid as error:
-                self._condemn(error.message, stored.principal)
-            else:
-                self._open(verified, keyring)
+            self._open(stretch, verified, keyring)
 
     def _condemn(self, reason: str, principal: str | None) -> None:
         """Give the whole statement up: nobody vouches for which records it has, so none of them is named alone."""
         self.records = 0
+        self.kids.clear()
         self.unprovable = [Unprovable(index=self._index, record=None, code=_PROOF_INVALID)]
         named: list[str | None] = [row.id for row in self._rows[:RECORDS_MAX]]
         self.troubles = [Trouble(self._index, id_, principal, _PROOF_INVALID, reason) for id_ in named or [None]]
 
-    def _open(self, verified: VerifiedStatement, keyring: Keyring) -> None:
+    def _open(self, stretch: Stretch, verified: VerifiedStatement, keyring: Keyring) -> None:
         escrow = verified.escrow
         if not verified.in_force:
             self.late.append((escrow.id, escrow.principal))
@@ -205,10 +212,12 @@ class _Statement:
         for row in self._rows:
             rows.setdefault(row.id, []).append(row)
         for position, record in enumerate(escrow.records):
-            refusal = _misplaced(escrow, position, record, rows.pop(record.id, []))
-            refusal = refusal or _refusal(escrow.authority, escrow.principal, record, keyring)
+            blob = stretch.newest(record)
+            refusal = misplaced(escrow, position, record, rows.pop(record.id, []))
+            refusal = refusal or _refusal(escrow.authority, escrow.principal, record, blob, keyring)
             if refusal is None:
                 self.records += 1
+                self.kids[blob.kid] += 1
             else:
                 self._name(record.id, escrow.principal, *refusal)
         strangers = rows.keys()
@@ -224,14 +233,35 @@ class _Statement:
         self.troubles.append(Trouble(self._index, record, principal, code, reason))
 
 
-def _misplaced(escrow: Escrow, position: int, record: Record, rows: Sequence[IndexRow]) -> tuple[str, str] | None:
+def verified_at(stretch: Stretch, index: int, registry: Registry, false: Mapping[int, str]) -> VerifiedStatement:
+    """Return the statement of a leaf, verified up to the root key; `false` as `false_leaves` gives it.
+
+    Raises ProofInvalid for one that is missing or not what was accepted.
+    """
+    stored = stretch.statements.get(index, "its statement is missing")
+    if index in false:
+        raise ProofInvalid(false[index])
+    if isinstance(stored, str):
+        raise ProofInvalid(stored)
+    return verify_included(stored, stretch.leaves[index], registry)
+
+
+def said_principal(stretch: Stretch, index: int) -> str | None:
+    """Return whose the statement of a leaf is, as far as the database says; that is not believed."""
+    stored, rows = stretch.statements.get(index), stretch.rows.get(index, ())
+    if isinstance(stored, StoredStatement):
+        return stored.principal
+    return rows[0].principal if rows else None
+
+
+def misplaced(escrow: Escrow, position: int, record: Record, rows: Sequence[IndexRow]) -> tuple[str, str] | None:
     """Return code and reason where the index does not have a record as it was signed."""
     if not rows:
         return "not_found", "the database's index does not have it"
     row = rows[0]
     signed = (
         *(record.id, escrow.id, position, escrow.principal, record.name, escrow.issued_at, record.kid),
-        *(row.labels, ",".join(record.supersedes)),
+        *(row.labels, ",".join(record.supersedes), record.wrapping.digest if record.wrapping else ""),
     )
     if len(rows) > 1 or row != signed or not _is_same(row.labels, record.labels):
         return _PROOF_INVALID, "the database's index contradicts the signed escrow statement"
@@ -250,10 +280,14 @@ def _parsed(text: str) -> object:
     return json.loads(text)
 
 
-def _refusal(authority: str, principal: str, record: Record, keyring: Keyring) -> tuple[str, str] | None:
+def _refusal(
+    authority: str, principal: str, record: Record, blob: KeyBlob, keyring: Keyring
+) -> tuple[str, str] | None:
     """Return code and reason where a key cannot be given back; None where it opens and is the one signed for."""
     try:
-        opened(authority, principal, record, keyring)
+        found = opened_blob(authority, principal, record, blob, keyring)
+        if record.wrapping is not None:
+            wrapped.check(record.wrapping, found.material)
     except (BlobInvalid, FingerprintMismatch, KeyUnknown) as error:
         return error.code, error.message
     return None
@@ -262,8 +296,10 @@ def _refusal(authority: str, principal: str, record: Record, keyring: Keyring) -
 # ---- the log -------------------------------------------------------------------------------------------------
 
 
-def _false_leaves(stretch: Stretch) -> dict[int, str]:
-    """Return, by index, which leaves cannot be proven by what is stored, and why."""
+def false_leaves(stretch: Stretch) -> dict[int, str] | None:
+    """Return, by index, which leaves cannot be proven by what is stored, and why; None where all of it is whole."""
+    if _is_whole(stretch):
+        return None
     found = {}
     head, nodes = stretch.head, stretch.nodes
     for index in range(stretch.first, stretch.end):

@@ -6,11 +6,13 @@ from strongroom.crypto.notes import Checkpoint
 from strongroom.crypto.tlog import Node
 from strongroom.database import Transaction, load_queries
 from strongroom.limits import ENVELOPE_BYTES_MAX
+from strongroom_recovery.key_blobs import BLOB_BYTES_MAX, KeyBlob
 from strongroom_recovery.prover.proving import IndexRow, Stretch, node_spans
 from strongroom_recovery.records import StoredStatement
 
 ENVELOPES_BYTES_MAX: Final = 4 * 1024 * 1024
 INDEX_ROWS_MAX: Final = 16_384
+RESEALED_BYTES_MAX: Final = 8 * 1024 * 1024  # more than what one statement's records take, to any sealing key
 
 _SQL: Final = load_queries("prover")
 _LOCK_NUMBERS: Final = 2**31
@@ -46,6 +48,15 @@ async def stretch(tx: Transaction, first: int, end: int, head: Checkpoint) -> St
     rows: dict[int, list[IndexRow]] = {}
     for index, *columns in found:
         rows.setdefault(index, []).append(IndexRow(*columns))
+    resealed: dict[str, KeyBlob] = {}
+    for index, id_, kid, suite, is_within, blob in await tx.fetch(
+        _SQL["resealed"], first, end, BLOB_BYTES_MAX, RESEALED_BYTES_MAX
+    ):
+        if not is_within and index > first:
+            end = index
+            break
+        # Where one statement's have no room, rows were made up: it does not open.
+        resealed[id_] = KeyBlob(kid, suite, blob or b"")
     levels, lows, highs = zip(*node_spans(first, end, head.size), strict=True)
     nodes = await tx.fetch(_SQL["nodes"], levels, lows, highs)
     return Stretch(
@@ -59,5 +70,6 @@ async def stretch(tx: Transaction, first: int, end: int, head: Checkpoint) -> St
             for index, value in zip(indexes, values, strict=True)
         },
         statements={index: stored for index, stored in statements.items() if index < end},
-        rows=rows,
+        rows={index: found for index, found in rows.items() if index < end},
+        resealed=resealed,
     )

@@ -7,10 +7,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from strongroom.crypto.key_file import read_passphrase, read_signing_key
-from strongroom.crypto.keyring import FileKeyring, Keyring
+from strongroom.crypto.keyring import Keyring, open_keyring
 from strongroom.crypto.signing import SigningKey
 from strongroom.errors import ConfigurationInvalid
-from strongroom.logs import get_logger
 from strongroom.roster import Roster
 from strongroom.service import Health, keep_running
 from strongroom_recovery.opening import opened
@@ -27,27 +26,25 @@ class Keys:
     sealing: Keyring
 
     def check_usable(self, roster: Roster) -> None:
-        """Raise ConfigurationInvalid unless the log key is the roster's; a sealing key that is missing is logged.
-
-        What is sealed to that one is unprovable, which somebody has to be told; the rest is proven.
-        """
+        """Raise ConfigurationInvalid unless the log key is the roster's; a missing sealing key is told of later."""
         if self.log.public_key != roster.body.logs.recovery.public_key:
             raise ConfigurationInvalid("log key: is not the roster's recovery log key")
-        for kid in sorted({key.kid for key in roster.body.sealing_keys} - self.sealing.kids):
-            get_logger().error(
-                "a sealing key is missing",
-                kid=kid,
-                roster_version=roster.body.version,
-                hint="put its key file into the folder of sealing keys: records may be sealed to it",
-            )
 
 
 def read_keys(settings: ProverSettings) -> Keys:
-    """Read all key files; the passphrase is forgotten on return. Raises KeyFileInvalid."""
+    """Read all key files and open the token, if there is one; the passphrase is forgotten on return.
+
+    Raises KeyFileInvalid, ConfigurationInvalid; KeyDeviceUnavailable, after which it may be tried again.
+    """
     passphrase = read_passphrase(settings.passphrase_file) if settings.passphrase_file else None
     return Keys(
         log=read_signing_key(settings.log_key_file, passphrase),
-        sealing=FileKeyring(settings.sealing_keys_dir, passphrase),
+        sealing=open_keyring(
+            settings.keyring,
+            settings.sealing_keys_dir,
+            pin_file=settings.keyring_pin_file,
+            passphrase=passphrase,
+        ),
     )
 
 

@@ -7,7 +7,6 @@ meanwhile is not.
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from typing import Final
@@ -15,7 +14,7 @@ from typing import Final
 from strongroom.crypto.keyring import Keyring
 from strongroom.crypto.notes import Checkpoint
 from strongroom.database import Database, Transaction
-from strongroom.errors import ProofInvalid, StateCorrupt, TransientError
+from strongroom.errors import ProofInvalid, StateCorrupt
 from strongroom.fields import printable
 from strongroom.follower import RecoveryLogFollower
 from strongroom.log_writer import LogWriter
@@ -23,17 +22,19 @@ from strongroom.logs import get_logger
 from strongroom.registry import Registry
 from strongroom.service import HEARTBEAT_SECONDS, Health, unless_stopped
 from strongroom_recovery.escrow_log import EscrowLog
+from strongroom_recovery.lanes import in_lanes
 from strongroom_recovery.ledger import Ledger
+from strongroom_recovery.opening import tell_missing
 from strongroom_recovery.prover import store
 from strongroom_recovery.prover.pacing import Pace, Patrol, Span, newest_proof, period_seconds, spans
 from strongroom_recovery.prover.proving import Looked, Stretch, condemned, examine
 from strongroom_recovery.prover.report import Report
-from strongroom_recovery.records import LATE_HINT, StoredStatement
+from strongroom_recovery.prover.signers import admitted
+from strongroom_recovery.records import LATE_HINT
 
 POLL_SECONDS: Final = 1.0
 PLAN_SECONDS_MAX: Final = 10.0
 LOOK_SECONDS_MAX: Final = 20.0
-LANES: Final = 2  # one examines while the other reads and writes: one core is kept busy
 CLAIMS_TRIED_MAX: Final = 64
 
 
@@ -70,6 +71,7 @@ class Prover:
         self._pace = Pace(monotonic())
         self._patrol = Patrol(monotonic())
         self._idle: tuple[int, int, float] | None = None
+        self._keys_told_for = 0  # version of a roster
         self._examining = asyncio.Lock()
         self._log = get_logger()
 
@@ -78,22 +80,7 @@ class Prover:
 
         Raises TransientError with nothing half done, CheckpointInvalid, FatalError.
         """
-        over = asyncio.Event()
-        lanes = [asyncio.create_task(self._lane(over)) for _ in range(LANES)]
-        try:
-            stopping = asyncio.create_task(stop.wait())
-            await asyncio.wait({stopping, *lanes}, return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
-            # No lane is cancelled: a COMMIT that is interrupted leaves nobody knowing.
-            over.set()
-            await asyncio.wait(lanes)
-        finally:
-            over.set()
-            for lane in lanes:
-                lane.cancel()
-        errors = [error for error in (lane.exception() for lane in lanes) if error is not None]
-        for error in sorted(errors, key=lambda error: isinstance(error, TransientError)):
-            raise error
+        await in_lanes(self._lane, stop)
 
     async def _lane(self, over: asyncio.Event) -> None:
         """Take turns; what two lanes of a process do at once is as if two provers did it."""
@@ -111,7 +98,9 @@ class Prover:
         """
         async with self._database.reading() as tx:
             await self._follower.advance(tx)
+            self._escrow_log.go_by(self._registry.roster.body.logs.escrow)
             head = await self._head(tx)
+        self._tell_missing_keys()
         self._report.escrow_size = head.size if head else 0
         if head is None or self._is_idle(head.size):
             return False
@@ -143,11 +132,26 @@ class Prover:
             self._tell(looked)
         return True
 
+    def _tell_missing_keys(self) -> None:
+        """Write a line for every key of the roster that is not here, once for each roster."""
+        roster = self._registry.roster
+        if roster.body.version != self._keys_told_for:
+            self._keys_told_for = roster.body.version
+            tell_missing(roster, self._keyring.kids, self._ledger)
+
     def _is_news(self, looked: Looked) -> bool:
         """Say whether a look found anything that the log does not say already."""
-        known = self._ledger.proofs.findings_within(looked.first, looked.end)
+        proofs = self._ledger.proofs
+        known = proofs.findings_within(looked.first, looked.end)
         found = {(each.index, each.record, each.code) for each in looked.unprovable}
-        return found != {(each.index, each.record, each.code) for each in known}
+        kids = [look.kids for look in proofs.looks_within(looked.first, looked.end)]
+        # A key that nothing needed comes back when rows are taken away: nobody may retire it then.
+        opens = {kid for each in kids for kid, _ in each or ()}
+        return (
+            found != {(each.index, each.record, each.code) for each in known}
+            or None in kids
+            or not looked.kids.keys() <= opens
+        )
 
     def _is_idle(self, size: int) -> bool:
         """Say whether there was nothing to do a moment ago and nothing has changed since."""
@@ -172,11 +176,11 @@ class Prover:
         except StateCorrupt as error:
             raise _Unreadable(span, error) from None
         # Whoever signed these was enrolled before, and the plan was made from a log that says so.
-        admitted = await self._admit(tx, stretch)
+        signers = await admitted(tx, stretch, self._registry, self._follower)
         if newest_proof(self._ledger.proofs, span.first, stretch.end) > span.proof:
             return None
         async with self._examining:
-            return await self._examine(stretch, admitted, stop)
+            return await self._examine(stretch, signers, stop)
 
     async def _look_closer(self, span: Span, head: Checkpoint, stop: asyncio.Event) -> tuple[Span, Looked | None]:
         """Look at less and less of a span that the database cannot read, until what is left can be, or is one leaf.
@@ -192,27 +196,14 @@ class Prover:
                 continue
         return span, condemned(span.first, head, "the database cannot read what is stored of it")
 
-    async def _admit(self, tx: Transaction, stretch: Stretch) -> Registry:
-        """Return who may have signed the stretch; whoever's enrolment is damaged is not known."""
-        names = {each.principal for each in stretch.statements.values() if isinstance(each, StoredStatement)}
-        try:
-            await self._follower.admit(tx, names, former=True)
-        except StateCorrupt:
-            tx.check()
-            for name in names:
-                with suppress(StateCorrupt):
-                    await self._follower.admit(tx, [name], former=True)
-                tx.check()
-        return self._registry.view(names)
-
-    async def _examine(self, stretch: Stretch, admitted: Registry, stop: asyncio.Event) -> Looked:
+    async def _examine(self, stretch: Stretch, signers: Registry, stop: asyncio.Event) -> Looked:
         """Examine in a thread, for not too long, and show signs of life meanwhile."""
         deadline = self._monotonic() + LOOK_SECONDS_MAX
 
         def is_enough() -> bool:
             return stop.is_set() or self._monotonic() > deadline
 
-        work = asyncio.create_task(asyncio.to_thread(examine, stretch, admitted, self._keyring, is_enough))
+        work = asyncio.create_task(asyncio.to_thread(examine, stretch, signers, self._keyring, is_enough))
         while not work.done():
             self._health.beat("proving")
             await asyncio.wait({work}, timeout=HEARTBEAT_SECONDS)

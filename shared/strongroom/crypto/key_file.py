@@ -2,24 +2,18 @@
 
 One JSON format, "strongroom-key/v1", holds every kind of private key, plain or under a passphrase. With a
 passphrase, Argon2id (RFC 9106) makes an AES-256-GCM key, and every other field is bound as associated data.
-Files are made with mode 0600, are never overwritten, and are on disk when the writer returns.
-
-Who may read: a key file or a passphrase file has no permission bit for group or others. The one exception is
-for passphrases: a secret that the service manager mounted, which means that it lies (symbolic links followed)
-below $CREDENTIALS_DIRECTORY or /run/secrets, belongs to root or to this process's user, and has read bits and
-no others (0400, 0440, 0444).
+Files are made with mode 0600, are never overwritten, and are on disk when the writer returns;
+`secret_file` says who may read them.
 """
 
 import base64
 import json
-import os
 import secrets
-import shlex
-import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -28,16 +22,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from strongroom.crypto.sealing import PrivateSealingKey, Suite, encode_context
 from strongroom.crypto.secret import Secret
+from strongroom.crypto.secret_file import invalid, read_guarded, unreadable
 from strongroom.crypto.signing import SigningKey
 from strongroom.errors import KeyFileInvalid
 from strongroom.private_file import appearing
 
 FORMAT: Final = "strongroom-key/v1"
-KEY_FILE_BYTES_MAX: Final = 64 * 1024
 KDF_ITERATIONS_MAX: Final = 16
 KDF_LANES_MAX: Final = 16
 KDF_MEMORY_KIB_MAX: Final = 1024 * 1024
-MOUNTED_SECRETS: Final = Path("/run/secrets")
+
+K = TypeVar("K")
 
 _SALT_BYTES: Final = 16
 _NONCE_BYTES: Final = 12
@@ -72,6 +67,23 @@ class KdfCost:
 DEFAULT_KDF_COST: Final = KdfCost()
 
 
+class KeyKind(StrEnum):
+    """What a key is for; the value is the word for people."""
+
+    SIGNING = "signing"
+    SEALING = "sealing"
+    TRANSPORT = "transport"
+
+
+@dataclass(frozen=True, slots=True)
+class Public:
+    """The public half of a key file: the name of its algorithm, its id (32 hex digits), the public key."""
+
+    algorithm: str
+    id: str
+    public_key: bytes
+
+
 def write_signing_key(
     path: Path, key: SigningKey, passphrase: Secret | None, *, cost: KdfCost = DEFAULT_KDF_COST
 ) -> None:
@@ -79,16 +91,16 @@ def write_signing_key(
 
     Raises KeyFileInvalid when the path is taken or cannot be written, or the passphrase is empty.
     """
-    public = _Public(_SIGNING_ALGORITHM, key.key_id, key.public_key)
-    _create(path, _encode(path, public, key.seed(), passphrase, cost))
+    public = Public(_SIGNING_ALGORITHM, key.key_id, key.public_key)
+    write_key(path, public, key.seed(), passphrase, cost)
 
 
 def write_sealing_key(
     path: Path, key: PrivateSealingKey, passphrase: Secret | None, *, cost: KdfCost = DEFAULT_KDF_COST
 ) -> None:
     """Write a new key file for a sealing key; the contract is that of `write_signing_key`."""
-    public = _Public(key.suite.value, key.kid, key.public_key)
-    _create(path, _encode(path, public, key.private_bytes(), passphrase, cost))
+    public = Public(key.suite.value, key.kid, key.public_key)
+    write_key(path, public, key.private_bytes(), passphrase, cost)
 
 
 def read_signing_key(path: Path, passphrase: Secret | None) -> SigningKey:
@@ -97,55 +109,74 @@ def read_signing_key(path: Path, passphrase: Secret | None) -> SigningKey:
     Raises KeyFileInvalid for everything that is wrong: permissions, format, passphrase, a public key or an id
     that is not that of the private key, a key of another kind.
     """
-    file = _parse(path)
-    if file.algorithm != _SIGNING_ALGORITHM:
-        raise _invalid(path, f"this is a sealing key ({file.algorithm})", "name a signing key file")
-    private = _unprotect(path, file, passphrase)
-    try:
-        key = SigningKey.from_seed(private)
-    except ValueError:
-        raise _mismatch(path) from None
-    _check_public(path, file, key.key_id, key.public_key)
-    return key
+    return read_key(path, passphrase, {KeyKind.SIGNING: _signing_key})
 
 
 def read_sealing_key(path: Path, passphrase: Secret | None) -> PrivateSealingKey:
     """Read a sealing key; the contract is that of `read_signing_key`."""
-    file = _parse(path)
-    if file.algorithm == _SIGNING_ALGORITHM:
-        raise _invalid(path, "this is a signing key (ed25519)", "name a sealing key file")
-    private = _unprotect(path, file, passphrase)
-    try:
-        key = PrivateSealingKey.from_bytes(Suite(file.algorithm), private)
-    except ValueError:
-        raise _mismatch(path) from None
-    _check_public(path, file, key.kid, key.public_key)
-    return key
+    return read_key(path, passphrase, {KeyKind.SEALING: load_sealing_key})
 
 
 def read_passphrase(path: Path) -> Secret:
     """Give the first line of a file without its line end (LF, CR or CR LF).
 
     Raises KeyFileInvalid when the line is empty, or when others may read the file and it is not a mounted
-    secret (the rule stands at the head of this module).
+    secret (the rule stands at the head of `secret_file`).
     """
-    content = _read(path, mounted_accepted=True)
+    content = read_guarded(path, mounted_accepted=True)
     line = Secret((content.expose().splitlines() or [b""])[0])
     if not line:
-        raise _invalid(path, "the first line is empty", "put the passphrase on the first line")
+        raise invalid(path, "the first line is empty", "put the passphrase, or the PIN, on the first line")
     return line
 
 
+def _signing_key(_algorithm: str, private: Secret) -> tuple[Public, SigningKey]:
+    key = SigningKey.from_seed(private)
+    return Public(_SIGNING_ALGORITHM, key.key_id, key.public_key), key
+
+
+def load_sealing_key(algorithm: str, private: Secret) -> tuple[Public, PrivateSealingKey]:
+    """Build a sealing key, for `read_key`; ValueError if these bytes are none."""
+    key = PrivateSealingKey.from_bytes(Suite(algorithm), private)
+    return Public(algorithm, key.kid, key.public_key), key
+
+
+# ---- any kind of key ---------------------------------------------------------------------------
+
+
+_KINDS: Final = {_SIGNING_ALGORITHM: KeyKind.SIGNING, "rsa": KeyKind.TRANSPORT}
+
+
+def write_key(path: Path, public: Public, private: Secret, passphrase: Secret | None, cost: KdfCost) -> None:
+    """Write a new key file; the contract is that of `write_signing_key`."""
+    _create(path, _encode(path, public, private, passphrase, cost))
+
+
+def read_key(
+    path: Path,
+    passphrase: Secret | None,
+    loaders: Mapping[KeyKind, Callable[[str, Secret], tuple[Public, K]]],
+) -> K:
+    """Read a key of one of these kinds, as the loader of its kind builds it.
+
+    A loader is given the algorithm and the private bytes and gives the public half that goes with them; ValueError
+    where there is none. The contract is that of `read_signing_key`.
+    """
+    file = _parse(path)
+    kind = _KINDS.get(file.algorithm, KeyKind.SEALING)
+    if kind not in loaders:
+        wanted = " or ".join(loaders)
+        raise invalid(path, f"this is a {kind} key ({file.algorithm})", f"name a {wanted} key file")
+    try:
+        public, key = loaders[kind](file.algorithm, _unprotect(path, file, passphrase))
+    except ValueError:
+        raise _mismatch(path) from None
+    if (file.id, file.public_key) != (public.id, public.public_key):
+        raise _mismatch(path)
+    return key
+
+
 # ---- the format --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Public:
-    """The public half of a key file."""
-
-    algorithm: str
-    id: str
-    public_key: bytes
 
 
 def _from_base64(text: object) -> bytes:
@@ -182,20 +213,20 @@ class _Protected(_Strict):
 
 class _KeyFile(_Strict):
     format: Literal["strongroom-key/v1"]
-    algorithm: Literal["ed25519", "x-wing", "dhkem-p256"]
+    algorithm: Literal["ed25519", "x-wing", "dhkem-p256", "rsa"]
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     public_key: _Base64
     protection: Annotated[_Unprotected | _Protected, Field(discriminator="kdf")]
     private_key: Secret
 
 
-def _encode(path: Path, public: _Public, private: Secret, passphrase: Secret | None, cost: KdfCost) -> Secret:
+def _encode(path: Path, public: Public, private: Secret, passphrase: Secret | None, cost: KdfCost) -> Secret:
     """Give the bytes of a key file."""
     protection: dict[str, str | int] = {"kdf": "none"}
     stored = private
     if passphrase is not None:
         if not passphrase:
-            raise _invalid(path, "the passphrase is empty", "give a passphrase, or none at all")
+            raise invalid(path, "the passphrase is empty", "give a passphrase, or none at all")
         salt, nonce = secrets.token_bytes(_SALT_BYTES), secrets.token_bytes(_NONCE_BYTES)
         protection = {
             "kdf": _KDF,
@@ -221,7 +252,7 @@ def _encode(path: Path, public: _Public, private: Secret, passphrase: Secret | N
 
 
 def _parse(path: Path) -> _KeyFile:
-    found = _read_document(_read(path, mounted_accepted=False))
+    found = _read_document(read_guarded(path, mounted_accepted=False))
     if isinstance(found, str):
         raise _damaged(path, found)
     return found
@@ -275,14 +306,14 @@ def _unprotect(path: Path, file: _KeyFile, passphrase: Secret | None) -> Secret:
     except ValueError as error:
         raise _damaged(path, f"its cost is out of range: {error}") from None
     if passphrase is None:
-        raise _invalid(path, "this key is under a passphrase", "give the passphrase")
+        raise invalid(path, "this key is under a passphrase", "give the passphrase")
     cipher = _cipher(passphrase, cost, protection.salt)
-    public = _Public(file.algorithm, file.id, file.public_key)
+    public = Public(file.algorithm, file.id, file.public_key)
     bound = _bound(public, cost, protection.salt, protection.nonce)
     try:
         return Secret(cipher.decrypt(protection.nonce, stored.expose(), bound))
     except (InvalidTag, ValueError):
-        raise _invalid(
+        raise invalid(
             path,
             "the passphrase is wrong, or the file was changed",
             "try the passphrase again, or restore the file from its backup",
@@ -300,16 +331,11 @@ def _cipher(passphrase: Secret, cost: KdfCost, salt: bytes) -> AESGCM:
     return AESGCM(kdf.derive(passphrase.expose()))
 
 
-def _bound(public: _Public, cost: KdfCost, salt: bytes, nonce: bytes) -> bytes:
+def _bound(public: Public, cost: KdfCost, salt: bytes, nonce: bytes) -> bytes:
     """Give the associated data: every field but the private key, in order, numbers as 4 bytes big-endian."""
     numbers = (number.to_bytes(4, "big") for number in (cost.iterations, cost.lanes, cost.memory_kib))
     names = (public.algorithm.encode(), public.id.encode(), public.public_key, _KDF.encode())
     return encode_context(FORMAT.encode(), *names, *numbers, salt, _CIPHER.encode(), nonce)
-
-
-def _check_public(path: Path, file: _KeyFile, key_id: str, public_key: bytes) -> None:
-    if (file.id, file.public_key) != (key_id, public_key):
-        raise _mismatch(path)
 
 
 # ---- the file ----------------------------------------------------------------------------------
@@ -320,67 +346,19 @@ def _create(path: Path, content: Secret) -> None:
         with appearing(path, overwrite=False) as (_, stream):
             stream.write(content.expose())
     except FileExistsError:
-        raise _invalid(
+        raise invalid(
             path, "this file exists already, and a key file is never overwritten", "choose another path"
         ) from None
     except OSError as error:
-        raise _unreadable(path, error, "choose a folder that this user may write, on a disk with room") from None
-
-
-def _read(path: Path, *, mounted_accepted: bool) -> Secret:
-    """Give the content of a regular file that nobody else may read and that is at most 64 KiB."""
-    try:
-        # Without O_NONBLOCK, opening a FIFO would wait for a writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError as error:
-        raise _unreadable(path, error, "check the path and its permissions") from None
-    try:
-        status = os.fstat(descriptor)
-        mode = stat.S_IMODE(status.st_mode)
-        if not stat.S_ISREG(status.st_mode):
-            raise _invalid(path, "this is not a regular file", "name a file")
-        if mode & 0o077 and not (mounted_accepted and _is_mounted(path.resolve(), mode, status.st_uid)):
-            raise _invalid(
-                path, f"others may use this file (mode {mode:04o})", f"chmod 600 {shlex.quote(str(path))}"
-            )
-        with os.fdopen(descriptor, "rb", closefd=False) as stream:
-            content = Secret(stream.read(KEY_FILE_BYTES_MAX + 1))
-    except OSError as error:
-        raise _unreadable(path, error, "see to the file system") from None
-    finally:
-        os.close(descriptor)
-    if len(content) > KEY_FILE_BYTES_MAX:
-        raise _invalid(path, f"this file is larger than {KEY_FILE_BYTES_MAX} bytes", "name a key file")
-    return content
-
-
-def _is_mounted(real_path: Path, mode: int, owner: int) -> bool:
-    """Tell whether the service manager mounted this secret; the rule stands at the head of this module."""
-    folders = [MOUNTED_SECRETS]
-    credentials = Path(os.environ.get("CREDENTIALS_DIRECTORY", ""))
-    if credentials.is_absolute():
-        folders.append(credentials)
-    return (
-        mode & ~0o444 == 0
-        and owner in (0, os.geteuid())
-        and any(real_path.is_relative_to(folder.resolve()) for folder in folders)
-    )
+        raise unreadable(path, error, "choose a folder that this user may write, on a disk with room") from None
 
 
 # ---- what to tell ------------------------------------------------------------------------------
 
 
-def _invalid(path: Path, cause: str, hint: str) -> KeyFileInvalid:
-    return KeyFileInvalid(f"{path}: {cause}", hint=hint)
-
-
 def _damaged(path: Path, cause: str) -> KeyFileInvalid:
-    return _invalid(path, f"not a key file: {cause}", "name a key file, or restore it from its backup")
+    return invalid(path, f"not a key file: {cause}", "name a key file, or restore it from its backup")
 
 
 def _mismatch(path: Path) -> KeyFileInvalid:
     return _damaged(path, "its id, public key and private key do not belong together")
-
-
-def _unreadable(path: Path, error: OSError, hint: str) -> KeyFileInvalid:
-    return _invalid(path, error.strerror or type(error).__name__, hint)

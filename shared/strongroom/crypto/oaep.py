@@ -10,9 +10,9 @@ from typing import Final, cast
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from strongroom.crypto.rsa import PrivateRsaKey, check_ciphertext
+from strongroom.crypto.rsa import Padding, PrivateRsaKey, Unwrapper, check_ciphertext
 from strongroom.crypto.secret import Secret
-from strongroom.errors import BlobInvalid
+from strongroom.errors import BlobInvalid, Denied
 
 _DOES_NOT_OPEN: Final = "the wrapped key does not open with this key and padding"
 
@@ -43,13 +43,17 @@ class Oaep:
     mask: OaepHash = OaepHash.SHA_1
 
 
-def unwrap_oaep(key: PrivateRsaKey, ciphertext: bytes, oaep: Oaep, size: int) -> Secret:
+def unwrap_oaep(key: Unwrapper, ciphertext: bytes, oaep: Oaep, size: int) -> Secret:
     """Give the wrapped key of exactly `size` bytes; `ciphertext` is big-endian.
 
     Raises what `rsa.check_ciphertext` raises, and BlobInvalid with the same words for every cause that depends on
-    the private key.
+    the private key; Denied for another hash than SHA-1 where the key is not in this process.
     """
     check_ciphertext(key.public_key, ciphertext)
+    if oaep == Oaep():
+        return key.unwrap(ciphertext, Padding.OAEP, range(size, size + 1))
+    if not isinstance(key, PrivateRsaKey):
+        raise Denied(f"OAEP with {oaep.digest} and MGF1 with {oaep.mask}: the device of this key opens SHA-1 alone")
     # Validated when the key was read; again it would take longer than the decryption.
     loaded = cast(
         "rsa.RSAPrivateKey",

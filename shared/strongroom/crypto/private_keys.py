@@ -59,7 +59,7 @@ def check_openssh(pem: Secret, public: bytes) -> None:
     try:
         key = serialization.load_ssh_private_key(pem.expose(), None)
         written = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except (ValueError, TypeError, NotImplementedError, UnsupportedAlgorithm):  # a compressed point is the third
         raise MalformedStatement(_DOES_NOT_LOAD) from None
     # The loader compares the public halves that a file holds twice, but not with the private one.
     if written.split()[1] != b64encode(public):

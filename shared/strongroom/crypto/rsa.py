@@ -14,7 +14,7 @@ import hmac
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, NoReturn, Self, final
+from typing import Final, NoReturn, Protocol, Self, final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -72,6 +72,29 @@ class RsaPublicKey:
         """SHA-256 of the modulus (big-endian, without leading zeros) in hex: the same for both halves of a pair."""
         return hashlib.sha256(self.modulus.to_bytes(self.size, "big")).hexdigest()
 
+    def to_spki(self) -> bytes:
+        """Give the key as SubjectPublicKeyInfo in DER (RFC 8017 appendix A.1); ValueError if no key can be so."""
+        return (
+            rsa.RSAPublicNumbers(self.exponent, self.modulus)
+            .public_key()
+            .public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        )
+
+    @classmethod
+    def from_spki(cls, spki: bytes) -> Self:
+        """Read what `to_spki` gives; ValueError for everything else, another DER of the same key included."""
+        try:
+            key = serialization.load_der_public_key(spki)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            raise ValueError("these bytes are not an RSA public key in DER") from None
+        if not isinstance(key, rsa.RSAPublicKey):
+            raise ValueError("this public key is of another kind")  # noqa: TRY004 - bytes, not an argument
+        numbers = key.public_numbers()
+        found = cls(numbers.n, numbers.e)
+        if found.to_spki() != spki:
+            raise ValueError("this RSA public key is not in the one form of DER")
+        return found
+
 
 @dataclass(frozen=True, slots=True)
 class RsaPrivateNumbers:
@@ -88,6 +111,27 @@ class RsaPrivateNumbers:
     exponent2: Secret
     coefficient: Secret
     private_exponent: Secret
+
+
+class Unwrapper(Protocol):
+    """An RSA private key that unwraps keys, wherever it lives (this process, a hardware module).
+
+    Implementations may be used by several threads at once and may block for as long as their device takes.
+    """
+
+    @property
+    def public_key(self) -> RsaPublicKey:
+        """The public half."""
+        ...
+
+    def unwrap(self, ciphertext: bytes, padding: Padding, lengths: range) -> Secret:
+        """Give the wrapped key, whose length in bytes is one of `lengths`, as `PrivateRsaKey.unwrap` does.
+
+        Changes nothing: the same call gives the same answer. Raises BlobInvalid as that one; Denied for a padding
+        that this key may not be used with; a device that does not answer is a TransientError, because a caller
+        that sees BlobInvalid may report the key as lost.
+        """
+        ...
 
 
 def check_recipient(public_key: RsaPublicKey) -> None:
@@ -231,7 +275,7 @@ class PrivateRsaKey:
         the private key.
 
         With Padding.PKCS1 nothing of the latter is ever raised. A ciphertext of bad padding, or of a key of another
-        length, gives the longest of `lengths` in bytes that depend on it and on the private key alone: see the
+        length, gives the longest of `lengths` in bytes that depend on both and on the private key alone: see the
         head of this module for what that asks of the caller.
         """
         check_ciphertext(self.public_key, ciphertext)
@@ -246,8 +290,10 @@ class PrivateRsaKey:
         return opened
 
     def _unwrap_pkcs1(self, ciphertext: bytes, lengths: range) -> Secret:
-        # Made each time, so that it costs the same whether it is needed or not.
-        substitute = Secret(hmac.digest(self._rejection_key.expose(), ciphertext, hashlib.sha512)[: lengths[-1]])
+        # Made each time, so that it costs the same whether it is needed or not. Without the lengths in it, asking
+        # for 16 bytes and for 32 would show, by what the answers have in common, that neither was in there.
+        asked = bytes((lengths[0], lengths[-1])) + ciphertext
+        substitute = Secret(hmac.digest(self._rejection_key.expose(), asked, hashlib.sha512)[: lengths[-1]])
         try:
             opened = Secret(self._key.decrypt(ciphertext, _PADDINGS[Padding.PKCS1]))
         except ValueError:

@@ -7,6 +7,7 @@ always empty, because the library offers none: whatever must be bound goes into 
 import hashlib
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, NoReturn, Protocol, Self, TypeAlias, assert_never, final
 
@@ -37,6 +38,7 @@ KID_HEX_DIGITS: Final = 32
 CONTEXT_FIELD_BYTES_MAX: Final = 65535
 
 _KID_LABEL: Final = b"strongroom/sealing-key/v1"
+_TRANSPORT_KID_LABEL: Final = b"strongroom/transport-key/v1"
 _KEMS: Final = {Suite.X_WING: hpke.KEM.MLKEM768_X25519, Suite.P256: hpke.KEM.P256}
 _CIPHERS: Final = {
     suite: hpke.Suite(kem, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM) for suite, kem in _KEMS.items()
@@ -97,6 +99,15 @@ def kid(suite: Suite, public_key: bytes) -> str:
     """
     name = encode_context(_KID_LABEL, suite.value.encode())
     return hashlib.sha256(name + public_key).hexdigest()[:KID_HEX_DIGITS]
+
+
+def transport_kid(public_key: bytes) -> str:
+    """Name a transport key: an RSA key for what other programs wrapped, its SubjectPublicKeyInfo in DER.
+
+    The first 32 hex digits of SHA-256("strongroom/transport-key/v1" || public_key). It stands here because whoever
+    only reads a roster needs no RSA.
+    """
+    return hashlib.sha256(_TRANSPORT_KID_LABEL + public_key).hexdigest()[:KID_HEX_DIGITS]
 
 
 def overhead(suite: Suite) -> int:
@@ -182,6 +193,7 @@ class PrivateSealingKey:
         raise TypeError("a PrivateSealingKey is neither copied nor pickled")
 
 
+@lru_cache(maxsize=64)  # most of what is sealed is sealed to the same key
 def _load_public(suite: Suite, raw: bytes) -> _PublicKey:
     if len(raw) != PUBLIC_KEY_BYTES[suite]:
         raise ValueError("wrong length")

@@ -17,7 +17,7 @@ from typing import Final, Self
 
 from strongroom.crypto.content_encryption import ContentCipher, decrypt_content
 from strongroom.crypto.oaep import unwrap_oaep
-from strongroom.crypto.rsa import Padding, PrivateRsaKey, check_ciphertext
+from strongroom.crypto.rsa import Padding, Unwrapper, check_ciphertext
 from strongroom.crypto.secret import Secret
 from strongroom.errors import BlobInvalid, LimitExceeded
 from strongroom.formats.armour import is_mime, is_pem, read_pem, read_smime
@@ -131,7 +131,7 @@ class EnvelopedData:
         check_ciphertext(key.public_key, named[0].encrypted_key)
         return named[0]
 
-    def open(self, key: PrivateRsaKey, recipient: Recipient | None = None) -> Secret:
+    def open(self, key: Unwrapper, recipient: Recipient | None = None) -> Secret:
         """Give the content; `recipient`, one of `recipients`, is left out where the key alone tells it.
 
         Raises what `recipient_for` and `rsa.check_ciphertext` raise, which anybody can see, and BlobInvalid with

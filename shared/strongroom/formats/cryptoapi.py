@@ -24,6 +24,7 @@ from strongroom.crypto.rsa import (
     PrivateRsaKey,
     RsaPrivateNumbers,
     RsaPublicKey,
+    Unwrapper,
     wrap,
 )
 from strongroom.crypto.secret import Secret
@@ -201,10 +202,10 @@ class SimpleBlob:
             raise BlobInvalid("PUBLICKEYBLOB: aiKeyAlg: is RSA_SIGN; session keys are wrapped for RSA_KEYX keys")
         return cls(key.algorithm, wrap(recipient.key, key.key, padding))
 
-    def open(self, key: PrivateRsaKey, padding: Padding) -> PlaintextKeyBlob:
+    def open(self, key: Unwrapper, padding: Padding) -> PlaintextKeyBlob:
         """Unwrap the session key; the padding is never guessed, because the wrong one can give a wrong key.
 
-        Raises BlobInvalid as `PrivateRsaKey.unwrap` does: with Padding.PKCS1 never because of the padding; a blob
+        Raises what `Unwrapper.unwrap` does: with Padding.PKCS1 never because of the padding; a blob
         that was tampered with gives another key instead.
         """
         return PlaintextKeyBlob(self.algorithm, key.unwrap(self.ciphertext, padding, self.algorithm.key_bytes))

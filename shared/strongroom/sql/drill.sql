@@ -17,6 +17,10 @@ SELECT leaf FROM escrow_leaves WHERE index = $1
 -- The statement with this digest that the recovery log names.
 SELECT envelope FROM trust_statements WHERE digest = $1 LIMIT 1
 
+-- name: rosters
+-- All rosters that the recovery log names, by what the rows say.
+SELECT envelope FROM trust_statements WHERE type = $1 ORDER BY leaf_index
+
 -- name: recovery_size
 -- The number of leaves under the newest working checkpoint of the recovery log.
 SELECT max(size) FROM recovery_checkpoints
@@ -30,8 +34,12 @@ SELECT max(size) FROM escrow_checkpoints
 SELECT (SELECT count(*) FROM escrow_statements) AS statements, (SELECT count(*) FROM records) AS records
 
 -- name: kids
--- The sealing keys that records are sealed to, and how many records each.
-SELECT kid, count(*) AS records FROM records GROUP BY kid ORDER BY kid
+-- The sealing keys that the newest blobs of records are sealed to, and how many records each.
+WITH newest AS (
+    SELECT DISTINCT ON (record_id) record_id, kid FROM resealed_blobs ORDER BY record_id, leaf_index DESC, kid
+)
+SELECT left(coalesce(n.kid, r.kid), 33) AS kid, count(*) AS records
+FROM records AS r LEFT JOIN newest AS n ON n.record_id = r.id GROUP BY 1 ORDER BY 1
 
 -- name: unstored
 -- The first $2 of the leaves below index $1 whose escrow statement is not there.

@@ -37,5 +37,24 @@ FROM summed ORDER BY leaf_index
 -- name: records
 -- At most $3 index rows of the leaves from $1 up to, not including, $2.
 SELECT leaf_index, coalesce(id::text, ''), statement_id::text, position, left(principal, 65), left(name, 129), issued_at,
-    left(kid, 33), coalesce(left(labels::text, 65536), ''), left(array_to_string(supersedes, ','), 1024)
+    left(kid, 33), coalesce(left(labels::text, 65536), ''), left(array_to_string(supersedes, ','), 1024),
+    coalesce(encode(substr(wrapped, 1, 33), 'hex'), '')
 FROM records WHERE leaf_index >= $1 AND leaf_index < $2 ORDER BY leaf_index LIMIT $3
+
+-- name: resealed
+-- Of each record of the leaves from $1 up to, not including, $2 that was sealed again, the newest key blob. None
+-- longer than $3 bytes comes, and none after the first $4 bytes, counted in order of leaf and record.
+WITH newest AS (
+    SELECT DISTINCT ON (r.leaf_index, r.id) r.leaf_index, r.id, b.kid, b.suite, b.blob
+    FROM records AS r JOIN resealed_blobs AS b ON b.record_id = r.id
+    WHERE r.leaf_index >= $1 AND r.leaf_index < $2
+    ORDER BY r.leaf_index, r.id, b.leaf_index DESC, b.kid
+), summed AS (
+    SELECT *, octet_length(blob) <= $3 AS fits,
+        sum(CASE WHEN octet_length(blob) <= $3 THEN octet_length(blob) ELSE 0 END)
+            OVER (ORDER BY leaf_index, id) AS reach
+    FROM newest
+)
+SELECT leaf_index, coalesce(id::text, ''), left(kid, 33), left(suite, 17), reach <= $4,
+    CASE WHEN fits AND reach <= $4 THEN blob END
+FROM summed ORDER BY leaf_index, id

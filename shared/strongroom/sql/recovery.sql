@@ -49,6 +49,25 @@ ORDER BY id LIMIT $3
 SELECT id, statement_id, principal, name, issued_at, kid
 FROM records WHERE principal = $1 AND supersedes && $2::uuid[] AND supersedes <> '{}' ORDER BY id
 
+-- name: records_wrapped
+-- Of each of these wrapped keys the record that was escrowed first.
+SELECT DISTINCT ON (wrapped) id, statement_id, principal, name, issued_at, kid
+FROM records WHERE wrapped = ANY ($1::bytea[]) ORDER BY wrapped, leaf_index, position
+
+-- name: resealed
+-- Key blobs of the records $1 that were sealed again to one of the keys $2, none longer than $3 bytes, newest first;
+-- and none after the first $4 bytes, counted so that the newest of every record come before all others.
+WITH found AS (
+    SELECT record_id, kid, octet_length(blob) AS bytes,
+        row_number() OVER (PARTITION BY record_id ORDER BY leaf_index DESC, kid) AS place
+    FROM resealed_blobs WHERE record_id = ANY ($1::uuid[]) AND kid = ANY ($2::text[]) AND octet_length(blob) <= $3
+), summed AS (
+    SELECT *, sum(bytes) OVER (ORDER BY place, record_id) AS reach FROM found
+)
+SELECT s.record_id, s.kid, left(b.suite, 17), b.blob
+FROM summed AS s JOIN resealed_blobs AS b USING (record_id, kid)
+WHERE s.reach <= $4 ORDER BY s.record_id, s.place
+
 -- name: escrow_head
 -- The newest working checkpoint of the escrow log.
 SELECT note FROM escrow_checkpoints ORDER BY size DESC LIMIT 1

@@ -112,11 +112,11 @@ class FakeDocket:
         case.state, case.code, case.decided_at = state, code, self._trust.now
 
     def needed(self, request: Request) -> int:
-        """Return how many approvals the policy in force asks for."""
+        """Return how many approvals the policy in force asks for; one at least for what is to be unwrapped."""
         policy = self._trust.roster.body.policy
-        if request.requester_kind is Capacity.OFFICER:
-            return policy.officer_recovery_approvals
-        return policy.self_recovery_approvals
+        is_officer = request.requester_kind is Capacity.OFFICER
+        needed = policy.officer_recovery_approvals if is_officer else policy.self_recovery_approvals
+        return max(needed, 1) if request.unwrap else needed
 
     def not_before(self, case: FakeCase) -> int:
         """Return the earliest time of a release."""

@@ -5,7 +5,8 @@ from base64 import b64encode
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from strongroom.crypto.sealing import PrivateSealingKey, Suite
+from strongroom.crypto.rsa import PrivateRsaKey
+from strongroom.crypto.sealing import PrivateSealingKey, Suite, transport_kid
 from strongroom.crypto.signing import SigningKey
 from strongroom.fields import new_id
 from strongroom.mandates import (
@@ -19,6 +20,7 @@ from strongroom.mandates import (
     RosterBody,
     SealingKey,
     SealingKeyState,
+    TransportKey,
 )
 from strongroom.roster import Roster
 from strongroom.statements import Statement, canonical_json
@@ -30,6 +32,7 @@ ROSTER_LIFE_SECONDS: Final = 365 * 86_400
 class FakeTrust:
     """Everything that signs: root key, officers (name → key), logs, reply keys; and the sealing keys, newest first.
 
+    `transport_keys`, newest first, are none until they are put there and the roster is renewed.
     `roster` is the one in force; `officer_keys` are the public keys of all officers in it, `officer_roles` the
     roles of those who do not have every role.
     """
@@ -56,6 +59,7 @@ class FakeTrust:
         self.escrow_reply_key = SigningKey.generate()
         self.recovery_reply_key = SigningKey.generate()
         self.sealing_keys = [PrivateSealingKey.generate(suite)]
+        self.transport_keys: list[PrivateRsaKey] = []
         self.roster = self._sign_roster(previous=None, expires_at=self.now + ROSTER_LIFE_SECONDS)
 
     @property
@@ -84,7 +88,7 @@ class FakeTrust:
         return self.renew_roster()
 
     def _sign_roster(self, *, previous: Roster | None, expires_at: int) -> Roster:
-        states = [SealingKeyState.ACTIVE, *[SealingKeyState.ACCEPTED] * (len(self.sealing_keys) - 1)]
+        public_keys = [key.public_key.to_spki() for key in self.transport_keys]
         body = RosterBody(
             authority=self.name,
             version=previous.body.version + 1 if previous else 1,
@@ -93,7 +97,11 @@ class FakeTrust:
             previous=previous.digest.hex() if previous else None,
             sealing_keys=[
                 SealingKey(kid=key.kid, suite=key.suite, public_key=key.public_key, state=state)
-                for key, state in zip(self.sealing_keys, states, strict=True)
+                for key, state in zip(self.sealing_keys, _states(self.sealing_keys), strict=True)
+            ],
+            transport_keys=[
+                TransportKey(kid=transport_kid(key), public_key=key, state=state)
+                for key, state in zip(public_keys, _states(public_keys), strict=True)
             ],
             logs=LogKeys(
                 escrow=LogKey(origin=self.escrow_log.origin, public_key=self.escrow_log.key.public_key),
@@ -150,3 +158,8 @@ class FakeTrust:
                 "broker": {"url": broker_url, "ca": broker_ca},
             }
         )
+
+
+def _states(keys: Sequence[object]) -> list[SealingKeyState]:
+    """Return the states of keys, newest first."""
+    return [SealingKeyState.ACCEPTED if position else SealingKeyState.ACTIVE for position in range(len(keys))]

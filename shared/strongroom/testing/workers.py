@@ -2,8 +2,17 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from strongroom.blobs import BlobContext, ReleaseContext, check_fingerprint, open_material, reseal
-from strongroom.crypto.sealing import kid
+from strongroom.blobs import (
+    BlobContext,
+    OpenedMaterial,
+    ReleaseContext,
+    check_fingerprint,
+    move,
+    open_material,
+    reseal,
+    seal_unwrapped,
+)
+from strongroom.crypto.sealing import kid, transport_kid
 from strongroom.crypto.signing import key_id
 from strongroom.errors import (
     ApprovalRequired,
@@ -43,6 +52,7 @@ from strongroom.messages import (
     Listing,
     ListingRequest,
     PendingRequest,
+    Record,
     Release,
     ReleasedRecord,
     Request,
@@ -63,6 +73,7 @@ from strongroom.statements import Statement
 from strongroom.testing.docket import FakeCase, FakeDocket
 from strongroom.testing.evidence import FakeEvidence, StoredRecord, description
 from strongroom.testing.trust import FakeTrust
+from strongroom.wrapped import unwrap
 
 _HOUR_SECONDS = 3_600
 
@@ -160,6 +171,7 @@ class FakeWorkers:
             check_issued(body.issued_at, self._trust.now)
             for record in body.records:
                 self._trust.roster.accepted_sealing_key(record.kid)
+                self._check_wrapping(body.principal, record)
                 if record.id in self.records:
                     raise RecordConflict(f"records: id {record.id} is taken")
             known = self._trust.escrow_log.append(
@@ -177,6 +189,16 @@ class FakeWorkers:
                 record.id: StoredRecord(body, record, self._trust.now, known) for record in body.records
             }
         return Reply(receipt=dict(self._trust.escrow_log.receipt(known)))
+
+    def _check_wrapping(self, principal: str, record: Record) -> None:
+        if record.wrapping is None:
+            return
+        self._trust.roster.accepted_transport_key(record.wrapping.kid)
+        for stored in self.records.values():
+            theirs = stored.record.wrapping
+            is_copy = theirs is not None and theirs.digest == record.wrapping.digest
+            if is_copy and stored.escrow.principal != principal:
+                raise RecordConflict(f"record {record.id}: another principal escrowed this wrapped key first")
 
     def _repeat(self, known: Mapping[str, tuple[bytes, int]], id_: str, statement: Statement) -> int | None:
         digest, index = known.get(id_, (statement.digest, None))
@@ -273,8 +295,9 @@ class FakeWorkers:
         needed, given = self.docket.needed(case.request), len(self.docket.counting(case))
         not_before = self.docket.not_before(case)
         if self.docket.waits_for(case) or not_before > self._trust.now:
+            who = "unwrapping" if case.request.unwrap else "policy"
             raise ApprovalRequired(
-                f"approvals: policy asks for {needed}, there are {given}",
+                f"approvals: {who} asks for {needed}, there are {given}",
                 retry_at=not_before if not_before > self._trust.now else None,
             )
 
@@ -339,13 +362,34 @@ class FakeWorkers:
         )
         check_fingerprint(opened, self._trust.name, principal, record.id, record.fingerprint)
         recipient = kid(body.recipient_suite, body.recipient_key)
+        if (to := body.destination) is not None:
+            place = BlobContext(to.authority, to.principal, record.id, recipient, body.recipient_suite)
+            moved = move(opened, place, body.recipient_key)
+            return ReleasedRecord(
+                **description(record),
+                principal=principal,
+                issued_at=stored.escrow.issued_at,
+                blob=moved.blob,
+                moved_fingerprint=moved.fingerprint,
+            )
         context = ReleaseContext(self._trust.name, statement.digest, principal, record.id, recipient)
         return ReleasedRecord(
             **description(record),
             principal=principal,
             issued_at=stored.escrow.issued_at,
             blob=reseal(opened, context, body.recipient_suite, body.recipient_key),
+            unwrapped=self._unwrapped(record, opened, context, body) if body.unwrap else None,
         )
+
+    def _unwrapped(self, record: Record, opened: OpenedMaterial, context: ReleaseContext, body: Request) -> bytes:
+        wrapping = record.wrapping
+        if wrapping is None:
+            raise MalformedStatement(f"unwrap: record {record.id} is not a wrapped key")
+        key = next(
+            each for each in self._trust.transport_keys if transport_kid(each.public_key.to_spki()) == wrapping.kid
+        )
+        content = unwrap(wrapping, opened.material, key)
+        return seal_unwrapped(content, context, body.recipient_suite, body.recipient_key)
 
     def _list(self, statement: Statement) -> Reply:
         body = parse_body(statement, ListingRequest)

@@ -102,6 +102,7 @@ async def test_an_officers_request_waits_and_says_all_that_officers_need(
         expires_at=NOW + APPROVED_REQUEST_LIFE_SECONDS_MAX,
         is_kept=True,
         was_kept=False,
+        unwrap=False,
     )
     for needed in (
         request.id,
@@ -481,7 +482,18 @@ class Pursued:
 
 
 def let_wait(code: str = "approval_required", retry_at: int | None = None) -> Unreleased:
-    asked = Asked("id", "0" * 64, "0" * 32, "laptop-0417", "why", NOW, NOW + 9, is_kept=True, was_kept=False)
+    asked = Asked(
+        "id",
+        "0" * 64,
+        "0" * 32,
+        "laptop-0417",
+        "why",
+        NOW,
+        NOW + 9,
+        is_kept=True,
+        was_kept=False,
+        unwrap=False,
+    )
     return Unreleased(Refusal(code, "words", b"", retry_at), asked)
 
 

@@ -73,7 +73,7 @@ def enrolment(principal: str = make.PRINCIPAL, *, officers: Sequence[str] = ("of
 
 def judge(shown: DocketEntry, *, by: Roster | None = None, now: int = make.NOW) -> Case:
     """Judge an entry as a home does."""
-    return judged(shown, by or roster(), ROOT_KEY, now)
+    return judged(shown, by or roster(), now)
 
 
 # ---- what holds ----

@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from pyrage import x25519
 from tests.support.agents import Clock
 
+from strongroom.crypto.secret import Secret
 from strongroom.errors import (
     BlobInvalid,
     BrokerUnavailable,
@@ -337,9 +339,9 @@ def test_a_failing_stream_is_not_taken_for_a_damaged_file() -> None:
     identity = x25519.Identity.generate()
     sealed = pyrage.encrypt(b"x" * 200_000, [identity.to_public()])
     with pytest.raises(OSError, match="No space left"):
-        age.decrypt(io.BytesIO(sealed), Failing(), [identity])  # type: ignore[arg-type]
+        age.decrypt(io.BytesIO(sealed), Failing(), [identity])
     with pytest.raises(OSError, match="No space left"):
-        age.encrypt(io.BytesIO(b"x" * 200_000), Failing(), [identity.to_public()])  # type: ignore[arg-type]
+        age.encrypt(io.BytesIO(b"x" * 200_000), Failing(), [identity.to_public()])
 
 
 def test_sealing_and_opening_take_constant_memory(tmp_path: Path) -> None:
@@ -358,7 +360,8 @@ with source.open("wb") as stream:
     stream.truncate(size)
 with files.sealing(source, folder / f"{{size}}.age", identity.to_public(), overwrite=False):
     pass
-files.open_sealed(folder / f"{{size}}.age", folder / f"{{size}}.out", key, overwrite=False)
+with files.opening(folder / f"{{size}}.age") as sealed:
+    sealed.open_with_identities(key, folder / f"{{size}}.out", overwrite=False)
 assert (folder / f"{{size}}.out").stat().st_size == size
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
@@ -380,3 +383,220 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 def test_a_default_output_is_the_name_without_its_suffix() -> None:
     """Only `.age` is taken off."""
     assert files.default_output(Path("a/thesis.tar.age")) == Path("a/thesis.tar")
+
+
+# ---- what is read ----
+
+
+async def test_a_pipe_is_sealed_and_opened(agent: Agent, tmp_path: Path) -> None:
+    """It is read once, from its beginning to its end."""
+    pipes = [tmp_path / "in", tmp_path / "back"]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    feeding = threading.Thread(target=pipes[0].write_bytes, args=(CONTENT,))
+    feeding.start()
+    sealed = await agent.seal_file(pipes[0], output=tmp_path / "sealed.age")
+    feeding.join()
+    feeding = threading.Thread(target=pipes[1].write_bytes, args=(sealed.path.read_bytes(),))
+    feeding.start()
+    opened = agent.open_file(pipes[1], output=tmp_path / "opened")
+    feeding.join()
+    assert opened.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("change", ["grows", "same size"])
+@pytest.mark.parametrize("to", ["identities", "passphrase"])
+def test_a_file_that_changes_while_it_is_read_is_not_sealed(document: Path, change: str, to: str) -> None:
+    """Half of one state and half of another are of no use to anybody."""
+
+    def change_it(read: int | None) -> None:
+        if read is None:
+            with document.open("ab" if change == "grows" else "r+b") as stream:
+                stream.write(b"more")
+            os.utime(document, ns=(1, 1))
+
+    target = document.with_name("sealed.age")
+    with pytest.raises(TransientError, match="changed while it was read"):
+        if to == "passphrase":
+            files.seal_to_passphrase(document, target, Secret(b"p"), overwrite=False, watch=change_it)
+        else:
+            recipient = x25519.Identity.generate().to_public()
+            with files.sealing(document, target, recipient, overwrite=False, watch=change_it):
+                pytest.fail("sealed")
+    assert names(document.parent).count("sealed.age") == 0
+    assert leftovers(document.parent) == []
+
+
+async def test_a_watcher_is_told_how_far_it_is(agent: Agent, tmp_path: Path) -> None:
+    """About once in each MiB, and at the end."""
+    path = tmp_path / "large"
+    path.write_bytes(bytes(5 * 1024 * 1024 + 1))
+    told: list[int | None] = []
+    sealed = await agent.seal_file(path, watch=told.append)
+    assert told == [*(each * 1024 * 1024 for each in range(1, 6)), None]
+    told.clear()
+    with files.opening(sealed.path) as content:
+        content.open_with_identities(agent._home.age_key_file, tmp_path / "out", overwrite=False, watch=told.append)
+    assert [each for each in told if each is None] == [None]
+    assert max(each or 0 for each in told) <= sealed.path.stat().st_size
+
+
+@pytest.mark.parametrize("direction", ["seal", "open"])
+async def test_ctrl_c_leaves_nothing_and_is_no_other_error(agent: Agent, tmp_path: Path, direction: str) -> None:
+    """Neither a failing disk nor a damaged file: pyrage makes such of whatever a stream raises."""
+    path = tmp_path / "large"
+    path.write_bytes(bytes(3 * 1024 * 1024))
+    sealed = await agent.seal_file(path)
+    before = set(names(tmp_path))
+
+    def interrupt(_read: int | None) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        if direction == "seal":
+            await agent.seal_file(path, output=tmp_path / "x", watch=interrupt)
+        else:
+            with files.opening(sealed.path) as content:
+                content.open_with_identities(
+                    agent._home.age_key_file, tmp_path / "x", overwrite=False, watch=interrupt
+                )
+    assert set(names(tmp_path)) == before
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device"])
+async def test_only_a_regular_file_is_replaced(agent: Agent, document: Path, tmp_path: Path, kind: str) -> None:
+    """Who overwrites /dev/null by mistake has a broken machine."""
+    target = tmp_path / kind
+    match kind:
+        case "folder":
+            target.mkdir()
+        case "pipe":
+            os.mkfifo(target)
+        case _:
+            # By a link, which alone would be lost.
+            target.symlink_to("/dev/null")
+    with pytest.raises(UsageError, match="no regular file"):
+        await agent.seal_file(document, output=target, overwrite=True)
+    assert target.exists()
+    assert not target.is_file()
+
+
+def test_a_file_in_ascii_armor_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    """The age program opens it."""
+    path = tmp_path / "armored.age"
+    path.write_bytes(pyrage.encrypt(b"x", [x25519.Identity.generate().to_public()], armored=True))
+    with pytest.raises(UsageError, match="armor") as caught, files.opening(path):
+        pytest.fail("opened")
+    assert "age -d" in str(caught.value.hint)
+
+
+# ---- a passphrase instead ----
+
+
+def test_a_file_for_a_passphrase_opens_with_it_alone(document: Path, tmp_path: Path) -> None:
+    """Its header says that it is for one; an identity does not open it."""
+    target = tmp_path / "sealed.age"
+    files.seal_to_passphrase(document, target, Secret(b"words"), overwrite=False)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    with files.opening(target) as sealed:
+        assert sealed.is_for_passphrase
+        sealed.open_with_passphrase(Secret(b"words"), tmp_path / "opened", overwrite=False)
+    assert (tmp_path / "opened").read_bytes() == CONTENT
+    key = tmp_path / "key"
+    age.write_identity(key, x25519.Identity.generate())
+    with files.opening(target) as sealed, pytest.raises(BlobInvalid):
+        sealed.open_with_identities(key, tmp_path / "x", overwrite=False)
+    with files.opening(target) as sealed, pytest.raises(BlobInvalid):
+        sealed.open_with_passphrase(Secret(b"Words"), tmp_path / "x", overwrite=False)
+    assert "x" not in names(tmp_path)
+
+
+def test_a_hostile_work_factor_is_refused_before_a_passphrase_is_asked_for(document: Path, tmp_path: Path) -> None:
+    """As soon as the header is read."""
+    target = tmp_path / "sealed.age"
+    files.seal_to_passphrase(document, target, Secret(b"words"), overwrite=False)
+    target.write_bytes(target.read_bytes().replace(b" 18\n", b" 30\n", 1))
+    with pytest.raises(LimitExceeded, match=r"2\^30"), files.opening(target):
+        pytest.fail("opened")
+
+
+# ---- the session key of a file that is there already ----
+
+
+def sealed_elsewhere(path: Path, identity: x25519.Identity, content: bytes = CONTENT) -> Path:
+    """Make an age file as another program does, and its identity file beside it."""
+    path.write_bytes(pyrage.encrypt(content, [identity.to_public(), x25519.Identity.generate().to_public()]))
+    key = path.with_suffix(".key")
+    age.write_identity(key, identity)
+    return key
+
+
+@pytest.mark.parametrize("content", [b"", b"x", CONTENT], ids=["empty", "byte", "chunks"])
+async def test_the_key_of_a_sealed_file_can_be_escrowed_afterwards(
+    agent: Agent, tmp_path: Path, content: bytes
+) -> None:
+    """And is found by the file, as if `seal` had made it."""
+    path = tmp_path / "theirs.age"
+    key = sealed_elsewhere(path, x25519.Identity.generate(), content)
+    delivery = await agent.escrow_session_key(path, key)
+    assert delivery.stored == 1
+    found = await agent.recover(name=name_of(path))
+    assert (found.keys[0].record.kind, found.keys[0].record.description) == ("age-identity", "theirs.age")
+    recovered = tmp_path / "recovered"
+    recovered.write_bytes(found.keys[0].material.expose())
+    assert agent.open_file(path, identity_file=recovered).read_bytes() == content
+
+
+async def test_of_several_identities_the_one_that_opens_is_escrowed(agent: Agent, tmp_path: Path) -> None:
+    """The others are none of the authority's business."""
+    identity = x25519.Identity.generate()
+    path = tmp_path / "theirs.age"
+    key = sealed_elsewhere(path, identity)
+    key.write_text(f"{x25519.Identity.generate()}\n{identity}\n{x25519.Identity.generate()}\n")
+    await agent.escrow_session_key(path, key)
+    found = await agent.recover(name=name_of(path))
+    assert found.keys[0].material.expose() == str(identity).encode()
+
+
+async def test_an_identity_that_does_not_open_the_file_is_not_escrowed(agent: Agent, tmp_path: Path) -> None:
+    """Nor for a file that is damaged at its beginning, nor is one with a passphrase taken for one with a key."""
+    path = tmp_path / "theirs.age"
+    key = sealed_elsewhere(path, x25519.Identity.generate())
+    other = sealed_elsewhere(tmp_path / "other.age", x25519.Identity.generate())
+    with pytest.raises(BlobInvalid, match="no identity fits"):
+        await agent.escrow_session_key(path, other)
+    content = bytearray(path.read_bytes())
+    content[-len(CONTENT)] ^= 1
+    (tmp_path / "damaged.age").write_bytes(content)
+    with pytest.raises(BlobInvalid):
+        await agent.escrow_session_key(tmp_path / "damaged.age", key)
+    protected = tmp_path / "protected.age"
+    files.seal_to_passphrase(key, protected, Secret(b"words"), overwrite=False)
+    with pytest.raises(UsageError, match="passphrase"):
+        await agent.escrow_session_key(protected, key)
+    assert agent._spool.spooled() == []
+
+
+async def test_the_identity_of_the_home_is_not_escrowed_as_a_session_key(agent: Agent, document: Path) -> None:
+    """It opens all files of the host, and whoever gets one of them back would have them all."""
+    sealed = await agent.seal_file(document)
+    before = agent._spool.counts()
+    with pytest.raises(UsageError, match="own identity"):
+        await agent.escrow_session_key(sealed.path, agent._home.age_key_file)
+    assert agent._spool.counts() == before
+
+
+def test_no_more_than_the_beginning_of_a_file_is_read_to_see_whether_it_opens() -> None:
+    """A file of a terabyte takes as long as one of a page."""
+    identity = x25519.Identity.generate()
+    sealed = pyrage.encrypt(bytes(1_000_000), [identity.to_public()])
+    asked: list[int] = []
+
+    class Watched(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            asked.append(size or -1)
+            return super().read(size)
+
+    assert age.opening_identity(Watched(sealed), [identity]) is identity
+    assert len(asked) == 1
+    assert 0 < asked[0] < 200_000

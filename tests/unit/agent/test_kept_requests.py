@@ -10,7 +10,7 @@ from strongroom.crypto.sealing import PrivateSealingKey, Suite
 from strongroom.crypto.signing import SigningKey
 from strongroom.errors import ConfigurationInvalid, KeyFileInvalid, StateCorrupt, StrongroomError
 from strongroom.fields import Capacity, new_id
-from strongroom.messages import Request
+from strongroom.messages import Destination, Request
 from strongroom.statements import Statement
 from strongroom_agent import kept_requests
 from strongroom_agent.home import Home, write_atomically
@@ -63,6 +63,43 @@ def test_a_kept_request_comes_back_as_it_was_signed(home: Home, kept: KeptReques
     assert found is not None
     assert (found.request, found.statement) == (signed.request, signed.statement)
     assert found.one_time_key.private_bytes() == signed.one_time_key.private_bytes()
+
+
+def test_a_request_that_unwraps_is_another_one_than_the_same_without(home: Home, kept: KeptRequests) -> None:
+    """Neither is found, nor dropped, in the place of the other."""
+    plain, opening = request(home), request(home, unwrap=True)
+    for each in (plain, opening):
+        kept.keep(each)
+    unwrapping = Selection("laptop-0417", "disk", None, unwrap=True)
+    for selection, signed in ((SELECTION, plain), (unwrapping, opening)):
+        found = kept.find(selection)
+        assert found is not None
+        assert found.request.id == signed.request.id
+    kept.discard_others(unwrapping, opening.request.id)
+    assert kept.find(SELECTION) is not None
+
+
+def test_a_request_that_moves_keys_elsewhere_is_nobodys_selection() -> None:
+    """Its answer opens with no key of this home."""
+    ids = [new_id()]
+    moving = Request(
+        authority="vault.example",
+        id=new_id(),
+        issued_at=NOW,
+        expires_at=NOW + 9,
+        requester="alice",
+        requester_kind=Capacity.OFFICER,
+        principal="laptop-0417",
+        records=ids,
+        name=None,
+        reason="why",
+        recipient_suite=Suite.X_WING,
+        recipient_key=PrivateSealingKey.generate(Suite.X_WING).public_key,
+        destination=Destination(authority="other.example", principal="laptop-0417"),
+    )
+    selection = Selection("laptop-0417", None, ids)
+    assert not selection.is_of(moving)
+    assert selection.is_of(moving.model_copy(update={"destination": None}))
 
 
 def test_a_request_never_stands_in_the_folder_without_its_key(

@@ -1,7 +1,9 @@
+from dataclasses import replace
 from itertools import count
 
 import pytest
 from tests.support.agents import MATERIAL, NOW, Clock, key
+from tests.support.cms import VECTORS
 
 from strongroom import limits
 from strongroom.blobs import BlobContext, check_fingerprint, open_material
@@ -15,7 +17,7 @@ from strongroom.statements import parse_envelope
 from strongroom.testing import FakeAuthority
 from strongroom_agent import packing
 from strongroom_agent.agent import Agent
-from strongroom_agent.packing import KeyToEscrow, pack
+from strongroom_agent.packing import KeyToEscrow, fitting, pack
 from strongroom_agent.spool import Packed
 
 SIGNER = SigningKey.generate()
@@ -207,3 +209,64 @@ async def test_ids_that_went_back_within_a_second_get_a_later_time(
     monkeypatch.setattr(packing, "new_id", lambda: next(earlier))
     await agent.escrow([key()], wait_seconds=0)
     assert spooled(agent) == [NOW, NOW + 1]
+
+
+# ---- bytes that are of a kind ----
+
+PASSWORD = b"-".join([b"720885", b"000000", b"000011", b"123453"] * 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "material", "algorithm"),
+    [
+        ("pkcs8", (VECTORS / "pkcs8" / "rsa-3072.pem").read_bytes(), "RSA 3072"),
+        ("openssh", (VECTORS / "openssh" / "ed25519.key").read_bytes(), "Ed25519"),
+        ("recovery-password-bitlocker", PASSWORD, ""),
+        ("cms", (VECTORS / "cms" / "aes-256.der").read_bytes(), "CMS, AES-256-CBC"),
+        ("volume-key", (VECTORS / "cms" / "volume-key-default.packet").read_bytes(), "volume_key"),
+        ("raw", b"\0", ""),
+        ("disk-key", b"\0", ""),
+    ],
+)
+def test_what_its_kind_says_of_a_key_becomes_its_algorithm(
+    authority: FakeAuthority, kind: str, material: bytes, algorithm: str
+) -> None:
+    """Unless the owner says it; the bytes are packed as they are, and wrapped keys of others as opaque bytes."""
+    given = KeyToEscrow(material=Secret(material), name="k", kind=kind)
+    [one] = packed(authority, given)
+    [record] = body(one).records
+    assert record.algorithm.startswith(algorithm)
+    assert bool(record.algorithm) == bool(algorithm)
+    assert record.wrapping is None
+    [own] = packed(authority, replace(given, algorithm="my own word"))
+    assert body(own).records[0].algorithm == "my own word"
+
+
+@pytest.mark.parametrize(
+    ("kind", "material", "words"),
+    [
+        ("pkcs8", (VECTORS / "pkcs8" / "rsa-3072.pem").read_bytes()[:-60], "PEM"),
+        ("openssh", b"ssh-ed25519 AAAA", "kind openssh: PEM"),
+        ("age-identity", b"AGE-SECRET-KEY-1QQQQ", "mistyped"),
+        ("recovery-password-bitlocker", PASSWORD.replace(b"123453", b"123454"), "group 4 is mistyped"),
+        ("cms", b"\x30\x80", "."),
+        ("volume-key", b"\0volume_key\7x", "format"),
+    ],
+)
+def test_bytes_that_are_not_of_their_kind_are_refused_without_being_quoted(
+    authority: FakeAuthority, kind: str, material: bytes, words: str
+) -> None:
+    """Nothing is packed, also of the good keys beside it; what is wrong is said in words."""
+    with pytest.raises((MalformedStatement, LimitExceeded), match=words) as caught:
+        packed(authority, key(), KeyToEscrow(material=Secret(material), name="k", kind=kind))
+    for secret in (b"123454", b"QQQQ", material[-30:]):
+        assert secret not in caught.value.message.encode()
+
+
+def test_keys_that_are_what_they_should_be_are_parted_from_the_others(authority: FakeAuthority) -> None:
+    """The reason stands with the name."""
+    bad = KeyToEscrow(material=Secret(b"x"), name="mail", kind="openssh")
+    good, refused = fitting([key(), bad, key(name="other")], authority.roster)
+    assert [each.name for each in good] == ["disk", "other"]
+    assert refused.keys() == {"mail"}
+    assert refused["mail"].message.startswith("kind openssh: ")

@@ -264,7 +264,7 @@ def test_a_database_of_another_schema_is_refused(tmp_path: Path, state: State) -
     """A newer program may have left it."""
     state.close()
     with sqlite3.connect(tmp_path / "state.db") as connection:
-        connection.execute("PRAGMA user_version = 4")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     connection.close()
     with pytest.raises(SchemaMismatch):
         State.open(tmp_path / "state.db")

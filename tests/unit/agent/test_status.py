@@ -21,7 +21,7 @@ from strongroom_agent.home import Home
 from strongroom_agent.standings import KeptStanding, Standings
 from strongroom_agent.state import Evidence
 from strongroom_agent.status import record_document, status
-from strongroom_cli.escrow import status as show_status
+from strongroom_cli.sync import status as show_status
 
 
 def test_a_fresh_home_is_enrolled_and_has_nothing_open(enrolled: Enrolled, authority: FakeAuthority) -> None:

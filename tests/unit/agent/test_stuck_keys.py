@@ -15,7 +15,7 @@ from strongroom_agent.agent import Agent
 from strongroom_agent.enrolment import enrol
 from strongroom_agent.state import Evidence
 from strongroom_agent.status import status
-from strongroom_cli.escrow import sync
+from strongroom_cli.sync import sync
 
 
 def verbs(authority: FakeAuthority) -> list[str]:

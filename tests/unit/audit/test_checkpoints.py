@@ -7,6 +7,9 @@ from strongroom.crypto.cosignatures import VerifierKey, cosign
 from strongroom.crypto.notes import SignatureType
 from strongroom.crypto.signing import SigningKey
 from strongroom.errors import TransientError
+from strongroom.root_keys import sign_change
+from strongroom.roster import Roster
+from strongroom.statements import Statement
 from strongroom_audit import findings, folder
 from strongroom_audit.findings import Severity
 from strongroom_audit.folder import Export, join_notes, split_notes
@@ -200,3 +203,61 @@ def test_nothing_is_collected_from_a_tree_that_does_not_hold(
     monkeypatch.setattr(findings, "KEPT_MAX", kept)
     assert audited.verdict().findings.counts[Severity.ERROR, "root_mismatch"] == 1
     assert note not in Export(audited.path).checkpoints()
+
+
+def change_log_key(audited: Audited, *, distrusted: bool) -> SigningKey:
+    """Change the key of the escrow log by a roster that is on the record, append under it; return the old key."""
+    authority = audited.authority
+    before, old = authority.roster, authority.escrow.key
+    authority.escrow.key = SigningKey.generate()
+    log = before.body.logs.escrow.model_copy(
+        update={"public_key": authority.escrow.key.public_key, "former": [] if distrusted else [old.public_key]}
+    )
+    body = before.body.model_copy(
+        update={
+            "version": before.body.version + 1,
+            "previous": before.digest.hex(),
+            "logs": before.body.logs.model_copy(update={"escrow": log}),
+        }
+    )
+    statement = Statement.sign(body.TYPE, body.to_bytes(), authority.root)
+    authority.roster = Roster.verified(statement, authority.root.public_key)
+    authority.log_roster()
+    authority.store("laptop-1")
+    return old
+
+
+def test_what_a_former_key_of_the_log_has_signed_still_counts(audited: Audited) -> None:
+    """As long as the newest roster names it: a prefix is a prefix."""
+    note = audited.authority.escrow.checkpoint(12)
+    change_log_key(audited, distrusted=False)
+    assert audited.findings(**against(note)) == []
+    assert note in Export(audited.path).checkpoints()
+
+
+def test_what_a_disowned_key_has_signed_counts_for_nothing(audited: Audited) -> None:
+    """Though an older roster on the record named it: it may be a thief's."""
+    note = audited.authority.escrow.checkpoint(12)
+    change_log_key(audited, distrusted=True)
+    [finding] = audited.findings(**against(note))
+    assert (finding.code, finding.id) == ("checkpoint_invalid", "laptop.checkpoints")
+    assert note not in Export(audited.path).checkpoints()
+
+
+def test_an_audit_holds_under_the_root_key_of_before_and_after_a_change(audited: Audited) -> None:
+    """The rosters of before are verified by the key of their time, though only the new one is pinned."""
+    authority = audited.authority
+    before, old, new = authority.roster, authority.root, SigningKey.generate()
+    change = sign_change(before.body.authority, old, new, now=NOW).envelope()
+    body = before.body.model_copy(
+        update={
+            "version": before.body.version + 1,
+            "previous": before.digest.hex(),
+            "root_changes": [change],
+        }
+    )
+    authority.roster = Roster.verified(Statement.sign(body.TYPE, body.to_bytes(), new), old.public_key)
+    authority.log_roster()
+    assert audited.findings(root_key=old.public_key) == []
+    assert audited.findings(root_key=new.public_key) == []
+    assert audited.findings(root_key=SigningKey.generate().public_key) != []

@@ -302,6 +302,39 @@ def test_a_statement_that_is_logged_twice_is_named_at_the_later(audited: Audited
     assert {(index, code) for _, index, code in audited.errors()} == {(6, "record_twice"), (6, "statement_twice")}
 
 
+def store_wrapped(audited: Audited, principal: str, digest: str = "ab" * 32) -> str:
+    """Let a host escrow a key that another program wrapped; return the id of its record."""
+    authority = audited.authority
+    body = authority.store(principal).model_dump(mode="json")
+    del authority.escrow.rows[-1]
+    authority.escrow = authority.escrow.rebuilt()
+    body["records"][0]["wrapping"] = {"format": "cms", "padding": "pkcs1", "kid": "0" * 32, "digest": digest}
+    authority.store_statement(Escrow.model_validate(body), authority.keys[principal])
+    return str(body["records"][0]["id"])
+
+
+def test_a_wrapped_key_of_two_principals_is_named_at_the_later(audited: Audited) -> None:
+    """The escrow worker takes none (SPEC 4.6): a row hid the first from it. A host's own second one is in order."""
+    store_wrapped(audited, "laptop-1")
+    store_wrapped(audited, "laptop-2", "cd" * 32)
+    copy = store_wrapped(audited, "laptop-2")
+    store_wrapped(audited, "laptop-1")
+    found = [(each.index, each.id, each.code) for each in audited.findings()]
+    assert found == [(8, copy, "wrapped_copy")]
+
+
+def test_a_wrapped_key_is_found_however_its_statement_is_spelled(audited: Audited) -> None:
+    """JSON has many ways to write a name; the second host used another."""
+    store_wrapped(audited, "laptop-1")
+    copy = store_wrapped(audited, "laptop-2")
+    body = audited.authority.escrow.rows[7].statement
+    assert body is not None
+    spelled = body.body.replace(b'"wrapping"', b'"wrappi\\u006eg"')
+    assert spelled != body.body
+    relogged(audited, 7, Statement.sign(Escrow.TYPE, spelled, audited.authority.keys["laptop-2"]))
+    assert [(each.index, each.id, each.code) for each in audited.findings()] == [(7, copy, "wrapped_copy")]
+
+
 # ---- times ----
 
 

@@ -80,6 +80,23 @@ def test_a_policy_that_asks_hosts_for_approvals_is_kept(make: Make) -> None:
     assert codes(audited) == {(index, "release_without_approvals")}
 
 
+def test_nothing_is_unwrapped_without_an_approval(audited: Audited) -> None:
+    """Also a host's own, where policy asks for none; with one officer's it is in order, and may have waited."""
+    authority = audited.authority
+    request = authority.ask("laptop-1", "laptop-1", name="disk", life=DAY, unwrap=True)
+    index = authority.release(request, [disk(authority)])
+    second = authority.ask("laptop-1", "laptop-1", name="disk", life=DAY, unwrap=True)
+    authority.release(second, [disk(authority)], [authority.approve(second, "officer-2")])
+    assert codes(audited) == {(index, "release_without_approvals")}
+
+
+def test_unwrapping_takes_no_approval_away(audited: Audited) -> None:
+    """Where policy asks for two, one is not enough."""
+    index = released(audited.authority, "officer-2", unwrap=True)
+    released(audited.authority, "officer-2", "officer-3", unwrap=True)
+    assert codes(audited) == {(index, "release_without_approvals")}
+
+
 def test_an_approval_by_the_requester_is_named(audited: Audited) -> None:
     """At its own leaf and at the release that counts it."""
     index = released(audited.authority, "officer-1", "officer-2")

@@ -15,7 +15,7 @@ from strongroom.crypto.sealing import kid
 from strongroom.crypto.secret import Secret
 from strongroom.fields import new_id, parse_body
 from strongroom.mandates import Approval, Policy, Role
-from strongroom.messages import RequestState
+from strongroom.messages import Destination, RequestState
 from strongroom.statements import parse_envelope
 from strongroom.testing import FakeAuthority
 from strongroom.testing.docket import FakeCase
@@ -146,6 +146,25 @@ def test_what_waits_comes_first(run: Run, alice: Home, authority: FakeAuthority)
     assert [each["state"] for each in shown] == ["pending", "pending", "denied"]
 
 
+@pytest.mark.usefixtures("terminal")
+def test_an_officer_sees_where_keys_are_to_be_moved(run: Run, alice: Home, authority: FakeAuthority) -> None:
+    """Authority, principal and the key there: in the table, in the words, in JSON, and in the question."""
+    there = Destination(authority="vault.other.example", principal="laptop-9")
+    asked = asked_by_officer(authority, "officer-1", records=[new_id()], destination=there)
+    key = kid(asked.request.recipient_suite, asked.request.recipient_key)
+    assert "(moved to laptop-9 at vault.other.example)" in run(alice, "requests").stdout
+    for words in (run(alice, "requests", asked.request.id).stdout, run(alice, "approve", asked.request.id).stderr):
+        told = words_of(words)
+        assert "MOVED TO laptop-9 at the authority vault.other.example, for good" in told
+        assert f"to the key {key} (sealing key of that authority)" in told
+        assert "one-time key" not in told
+    question = words_of(run(alice, "approve", asked.request.id, stdin="n\n").stderr)
+    assert f"The keys go to laptop-9 at vault.other.example, sealed to its key {key}." in question
+    shown = document(run(alice, "requests", asked.request.id, "-o", "json"))
+    assert shown["destination"] == {"authority": "vault.other.example", "principal": "laptop-9"}
+    assert shown["unwrap"] is False
+
+
 def test_requests_are_chosen_by_whose_records_they_are_for(run: Run, alice: Home, authority: FakeAuthority) -> None:
     """`--principal` leaves the others out."""
     asked_by_officer(authority, "officer-1", principal="laptop-0417")
@@ -170,7 +189,7 @@ def test_one_request_is_told_in_full(run: Run, alice: Home, authority: FakeAutho
         "asked 2027-01-15 08:00:00Z, 3 h ago",
         "expires 2027-01-22 08:00:00Z",
         "state pending",
-        "approvals 0 of 2 that policy asks for",
+        "approvals 0 of 2 that are needed",
         f"next: `strongroom approve {asked.request.id}`",
     ):
         assert words in told
@@ -263,9 +282,7 @@ def test_others_words_neither_steer_the_terminal_nor_leave_their_column(
         assert "\\u202e" in text
         assert "disk\\u200b" in text
     lines = whole.splitlines()
-    assert [line for line in lines if line.startswith("  approvals")] == [
-        "  approvals     0 of 0 that policy asks for"
-    ]
+    assert [line for line in lines if line.startswith("  approvals")] == ["  approvals     0 of 0 that are needed"]
     assert max(len(line) for line in lines[:-1]) <= 100
 
 

@@ -14,7 +14,7 @@ from strongroom.roster import Roster
 from strongroom.settings import read_root_key, read_roster
 from strongroom.statements import parse_envelope
 from strongroom_agent.identity import create_officer_home
-from strongroom_cli import authority
+from strongroom_cli import policy
 from strongroom_cli.app import cli
 
 
@@ -82,8 +82,8 @@ def roles(roster: Roster, name: str) -> set[Role]:
 def test_the_defaults_on_the_command_line_are_those_of_the_policy() -> None:
     """Both are written down, and say the same; no member is without an option."""
     values = Policy().model_dump(exclude={"expected"})
-    assert {member: default for member, _, _, default, _ in authority._POLICY.values()} == values
-    assert set(authority._ROLES) == {role.value for role in Role}
+    assert {member: default for member, _, _, default, _ in policy.POLICY.values()} == values
+    assert set(policy.ROLES) == {role.value for role in Role}
 
 
 def test_a_new_authority_has_the_policy_that_was_asked_for(place: Place) -> None:
@@ -346,7 +346,7 @@ def test_show_says_the_root_keys_id_and_the_policy(place: Place) -> None:
     words = ("authority", "show", str(place.keys / "roster.json"), "--root-key", str(place.keys / "root.pub"))
     told = place.say(*words).stdout
     assert told.startswith(f"authority keys.example.org: roster version 1, signed by root key {root_key_id}\n")
-    for word in authority._POLICY:
+    for word in policy.POLICY:
         assert f"  policy      {word} " in told
     assert next(line for line in told.splitlines() if " dora " in line).endswith("  -")
     document: dict[str, Any] = json.loads(place.say(*words, "-o", "json").stdout)

@@ -301,6 +301,7 @@ def test_a_program_is_told_what_waits(run: Run, alice: Home, authority: FakeAuth
         "message": "approvals: policy asks for 2, there are 0",
         "principal": "laptop-0417",
         "reason": "left",
+        "unwrap": False,
         "expires_at": NOW + 7 * 86_400,
         "retry_at": None,
     }

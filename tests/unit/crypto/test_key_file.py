@@ -12,10 +12,9 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-from strongroom.crypto import key_file
+from strongroom.crypto import key_file, secret_file
 from strongroom.crypto.key_file import (
     DEFAULT_KDF_COST,
-    KEY_FILE_BYTES_MAX,
     KdfCost,
     read_passphrase,
     read_sealing_key,
@@ -25,6 +24,7 @@ from strongroom.crypto.key_file import (
 )
 from strongroom.crypto.sealing import PrivateSealingKey, Suite
 from strongroom.crypto.secret import Secret
+from strongroom.crypto.secret_file import KEY_FILE_BYTES_MAX
 from strongroom.crypto.signing import SigningKey
 from strongroom.errors import KeyFileInvalid
 
@@ -581,7 +581,7 @@ def mounted_below(folder: Path, variable: bool, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
     else:
         monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
-        monkeypatch.setattr(key_file, "MOUNTED_SECRETS", folder)
+        monkeypatch.setattr(secret_file, "MOUNTED_SECRETS", folder)
 
 
 mounts = pytest.mark.parametrize("variable", [True, False], ids=["credentials", "run-secrets"])
@@ -647,8 +647,8 @@ def test_a_mounted_secret_belongs_to_root_or_to_this_user(monkeypatch: pytest.Mo
     """A file of somebody else, or in a folder of a similar name, is no mounted secret."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     secret = Path("/run/secrets/passphrase")
-    assert key_file._is_mounted(secret, 0o444, 0)
-    assert key_file._is_mounted(secret, 0o400, 1000)
-    assert not key_file._is_mounted(secret, 0o444, 1001)
-    assert not key_file._is_mounted(Path("/run/secrets-of-others/passphrase"), 0o444, 0)
-    assert not key_file._is_mounted(Path("/run/passphrase"), 0o444, 0)
+    assert secret_file._is_mounted(secret, 0o444, 0)
+    assert secret_file._is_mounted(secret, 0o400, 1000)
+    assert not secret_file._is_mounted(secret, 0o444, 1001)
+    assert not secret_file._is_mounted(Path("/run/secrets-of-others/passphrase"), 0o444, 0)
+    assert not secret_file._is_mounted(Path("/run/passphrase"), 0o444, 0)

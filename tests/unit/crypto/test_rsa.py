@@ -180,6 +180,14 @@ def test_each_ciphertext_is_rejected_with_bytes_of_its_own() -> None:
     assert len(set(given_)) == len(NOT_A_KEY)
 
 
+def test_rejection_for_one_length_says_nothing_about_that_for_another() -> None:
+    """Who asks for 16 bytes, then for 24 and 32, cannot compare the answers to learn that none was in there."""
+    for each in NOT_A_KEY.values():
+        lengths = (range(16, 17), range(24, 25), range(32, 33), range(5, 17))
+        given_ = [key().unwrap(each, Padding.PKCS1, length).expose()[:5] for length in lengths]
+        assert len(set(given_)) == len(lengths)
+
+
 def test_rejection_depends_on_the_private_key() -> None:
     """Nobody else can compute what is given for a ciphertext that holds no key."""
     ciphertext = bytes(255) + b"\x01"

@@ -2,7 +2,9 @@ import hashlib
 
 import pytest
 from tests.support import authority as make
+from tests.support import wrapped as given
 
+from strongroom.crypto.rsa import Padding
 from strongroom.crypto.sealing import Suite, overhead
 from strongroom.errors import (
     Denied,
@@ -246,3 +248,86 @@ def test_a_refused_broker_account_is_not_told_to_the_sender() -> None:
     """Nobody signed it: whoever runs the broker could otherwise end an honest sender's trying."""
     assert not Submission(make.escrow().envelope(), refusal=Denied("user_id: is missing")).is_told
     assert Submission(b"", refusal=MalformedStatement("envelope: is empty")).is_told
+
+
+# ---- wrapped keys ----
+
+BLOB = given.simple_blob(bytes(32), Padding.OAEP)
+DIGEST = given.digest_of(BLOB)
+TAKEN = "another principal escrowed this wrapped key first"
+
+
+def wrapped(principal: str = make.PRINCIPAL, blob: bytes = BLOB, *, before: int = 0) -> Statement:
+    """Return a statement with a wrapped key, behind so many records of other keys."""
+    records = [make.record(principal) for _ in range(before)]
+    return make.escrow(principal, records=[*records, given.record(principal, material=blob)])
+
+
+def known(principal: str) -> Existing:
+    return Existing(wrapped={DIGEST: principal})
+
+
+@pytest.mark.parametrize("state", list(SealingKeyState))
+def test_a_key_wrapped_to_a_closed_transport_key_is_refused(state: SealingKeyState) -> None:
+    """One to an active or accepted key is taken, one to a closed key or a key of nobody is not."""
+    registry = make.registry(make.PRINCIPAL, bootstrap=make.roster(transport_keys=[given.entry(state=state)]))
+    refusal = judged(wrapped(), registry).refusal
+    assert isinstance(refusal, KeyUnknown if state is SealingKeyState.CLOSED else type(None))
+    if refusal is not None:
+        assert refusal.message == f"wrapping: kid: {given.SIMPLE.kid} is closed"
+    assert isinstance(judged(wrapped(), make.registry(make.PRINCIPAL)).refusal, KeyUnknown)
+
+
+def both(*statements: Statement) -> list[Submission]:
+    """Judge statements of two principals by a roster with a transport key."""
+    registry = make.registry(make.PRINCIPAL, OTHER, bootstrap=make.roster(transport_keys=[given.SIMPLE]))
+    return [judged(statement, registry) for statement in statements]
+
+
+def test_the_first_escrow_of_a_wrapped_key_wins() -> None:
+    """Another principal's is refused, as the sender's fault, and names the field and not the first."""
+    [copy] = both(wrapped(OTHER, before=2))
+    assert settle([copy], known(make.PRINCIPAL), 5) == []
+    assert isinstance(copy.refusal, RecordConflict)
+    assert copy.refusal.message == f"records.2.wrapping.digest: {TAKEN}"
+    assert make.PRINCIPAL not in f"{copy.refusal.message} {copy.refusal.hint}"
+    assert copy.is_told
+
+
+def test_a_principal_may_escrow_its_own_wrapped_key_again() -> None:
+    """Under another record, beside the first in the database, in the batch, or in one statement."""
+    twice = make.escrow(records=[given.record(material=BLOB), given.record(material=BLOB)])
+    submissions = both(wrapped(), wrapped(), twice)
+    assert settle(submissions, known(make.PRINCIPAL), 5) == submissions
+    assert settle(both(wrapped()), Existing(), 5) != []
+
+
+def test_the_first_escrow_wins_inside_a_batch() -> None:
+    """In the order of the messages, whoever is in front; other wrapped keys are not concerned."""
+    another = given.simple_blob(bytes(32), Padding.OAEP)
+    for first, second in ((make.PRINCIPAL, OTHER), (OTHER, make.PRINCIPAL)):
+        submissions = both(wrapped(first), wrapped(second), wrapped(second, another))
+        assert settle(submissions, Existing(), 0) == [submissions[0], submissions[2]]
+        assert isinstance(submissions[1].refusal, RecordConflict)
+
+
+def test_a_refused_statement_takes_no_wrapped_key() -> None:
+    """What was refused for another reason does not keep the next one out."""
+    [refused_one, genuine] = both(wrapped(OTHER), wrapped())
+    refused_one.refusal = SignatureInvalid("not signed")
+    assert settle([refused_one, genuine], Existing(), 0) == [genuine]
+
+
+def test_a_repeat_of_a_wrapped_key_stays_harmless() -> None:
+    """The same statement again gets its leaf, also if the database now names another as the first."""
+    [submission] = both(wrapped())
+    assert submission.statement is not None
+    stored = {submission.id or "": (submission.digest, 3)}
+    assert settle([submission], Existing(statements=stored, wrapped={DIGEST: OTHER}), 5) == []
+    assert (submission.refusal, submission.leaf_index) == (None, 3)
+
+
+def test_a_digest_in_the_database_of_another_key_is_no_conflict() -> None:
+    """Only the same digest counts."""
+    [submission] = both(wrapped())
+    assert settle([submission], Existing(wrapped={"ab" * 32: OTHER}), 0) == [submission]

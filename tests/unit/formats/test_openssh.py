@@ -126,6 +126,14 @@ def test_a_key_whose_halves_do_not_belong_together_is_refused() -> None:
             OpensshKey.parse(pem(changed))
 
 
+def test_a_compressed_point_is_refused() -> None:
+    """OpenSSH writes none, and the loader has no ValueError for it."""
+    data = body("ecdsa-256")
+    point = data.rindex(bytes.fromhex("00000041") + b"\x04") + 4
+    with pytest.raises(MalformedStatement, match=r"^private key: does not load"):
+        OpensshKey.parse(pem(data[:point] + b"\x02" + data[point + 1 :]))
+
+
 @UNTIMED
 @given(st.sampled_from(sorted(KEYS)), st.data())
 def test_damage_is_refused_or_leaves_a_key_that_is_encrypted(name: str, draw: st.DataObject) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.support import authority as make
+from tests.support.keyrings import NoTransport
 
 from strongroom.crypto.sealing import Opener
 from strongroom.errors import ConfigurationInvalid, KeyUnknown, StateCorrupt, StrongroomError
@@ -136,7 +137,7 @@ def test_rows_and_log_that_contradict_each_other_are_told(counts: dict[str, int]
 # ---- opening ----
 
 
-class OneKey:
+class OneKey(NoTransport):
     """A keyring that holds the usual sealing key."""
 
     kids = frozenset({make.sealing_key().kid})

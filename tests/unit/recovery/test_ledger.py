@@ -24,6 +24,8 @@ from strongroom.leaves import (
     RefusalLeaf,
     ReleaseLeaf,
     RequestLeaf,
+    ResealLeaf,
+    RetirementLeaf,
     RevocationLeaf,
     RosterLeaf,
 )
@@ -37,6 +39,7 @@ OTHER = "laptop-0418"
 KEY = "0" * 32
 OFFICER: Who = (Capacity.OFFICER, "officer-a")
 
+OLD_KID, NEW_KID = "01" * 16, "02" * 16
 LIFE_SECONDS = APPROVED_REQUEST_LIFE_SECONDS_MAX + 2 * CLOCK_SKEW_SECONDS
 
 
@@ -58,6 +61,24 @@ def looked_at(first: int, count: int = 1, **changes: Any) -> ProofLeaf:
         "unprovable": [],
     }
     return ProofLeaf(**(members | changes))
+
+
+def resealed(first: int, count: int = 1, **changes: Any) -> ResealLeaf:
+    members: dict[str, Any] = {
+        "time": NOW,
+        "first": first,
+        "count": count,
+        "size": first + count,
+        "root": digest("root"),
+        "kid": NEW_KID,
+        "records": count,
+        "left": 0,
+        "digest": digest("blobs"),
+    }
+    return ResealLeaf(**(members | changes))
+
+
+RETIRED: dict[str, Any] = {"time": NOW, "kid": OLD_KID, "size": 1, "root": digest("root")}
 
 
 def attested(**changes: Any) -> AttestationLeaf:
@@ -288,7 +309,7 @@ def test_each_leaf_of_the_recovery_log_takes_one_place() -> None:
     leaves: list[Leaf] = [
         RosterLeaf(time=NOW, version=1, digest=digest("roster")),
         *(invited(), enrolled(new_id()), revoked(), first, approved(first), released(first), conflicting(first)),
-        *(second, denied(second), looked_at(0), attested()),
+        *(second, denied(second), looked_at(0), attested(), resealed(0), RetirementLeaf(**RETIRED)),
     ]
     ledger = Ledger()
     for number, leaf in enumerate(leaves):

@@ -153,10 +153,37 @@ def test_a_recipient_key_that_is_none_is_malformed(suite: Suite, key: bytes) -> 
 def test_policy_asks_of_officers_and_of_owners_apart() -> None:
     """Approvals are set for each; the delay, in hours, is for officers alone."""
     policy = Policy(self_recovery_approvals=1, officer_recovery_approvals=3, officer_recovery_delay_hours=2)
-    assert approvals_needed(Capacity.PRINCIPAL, policy) == 1
-    assert approvals_needed(Capacity.OFFICER, policy) == 3
+    assert approvals_needed(Capacity.PRINCIPAL, policy, unwrap=False) == 1
+    assert approvals_needed(Capacity.OFFICER, policy, unwrap=False) == 3
     assert delay_seconds(Capacity.PRINCIPAL, policy) == 0
     assert delay_seconds(Capacity.OFFICER, policy) == 7_200
+
+
+@pytest.mark.parametrize("capacity", list(Capacity))
+@pytest.mark.parametrize("asks", [0, 1, 3])
+def test_unwrapping_needs_an_officer_whatever_policy_says(capacity: Capacity, asks: int) -> None:
+    """One approval where policy asks for none; where it asks for more, as many as ever."""
+    # A roster cannot say 0 for officers; the rule does not rest on that.
+    policy = Policy().model_copy(update={"self_recovery_approvals": asks, "officer_recovery_approvals": asks})
+    assert approvals_needed(capacity, policy, unwrap=True) == max(asks, 1)
+    assert approvals_needed(capacity, policy, unwrap=False) == asks
+
+
+def test_a_request_to_unwrap_may_wait_for_its_approval() -> None:
+    """It may live for seven days where one that releases at once has 300 seconds; longer it may not."""
+    roster = make.roster(policy=Policy(self_recovery_approvals=0))
+    for life, is_allowed in (
+        (APPROVED_REQUEST_LIFE_SECONDS_MAX, True),
+        (APPROVED_REQUEST_LIFE_SECONDS_MAX + 1, False),
+    ):
+        request = ask.request_body(unwrap=True, expires_at=NOW + life)
+        if is_allowed:
+            check_request(request, roster, NOW)
+        else:
+            with pytest.raises(LimitExceeded):
+                check_request(request, roster, NOW)
+    with pytest.raises(LimitExceeded):
+        check_request(ask.request_body(expires_at=NOW + REQUEST_LIFE_SECONDS_MAX + 1), roster, NOW)
 
 
 # ---- one approval ----
@@ -429,7 +456,8 @@ def test_two_officers_of_one_key_agree_once() -> None:
     """No roster is verified that has them; if one were, a person with two names would still be one."""
     asked = ask.request(**OFFICER)
     body = make.roster_body(officers=[renewed(name, "one key") for name in ("officer-b", "officer-d")])
-    roster = Roster(body, bytes(32), make.signed(body, make.signing_key("root")))
+    root = make.signing_key("root")
+    roster = Roster(body, bytes(32), make.signed(body, root), (root.public_key,))
     statements = [ask.approval(asked, name, key="one key") for name in ("officer-b", "officer-d")]
     assert names(statements, asked, roster) == ["officer-b"]
     assert names(statements[::-1], asked, roster) == ["officer-d"]
@@ -465,7 +493,7 @@ def check(
     statements = [ask.approval(asked, name, expires_at=NOW + APPROVAL_LIFE_SECONDS_MAX) for name in approvers]
     approvals, _ = agreed(statements, case.subject, ROSTER, now)
     assert len(approvals) == len(statements)
-    check_agreed(case, approvals, policy, now)
+    check_agreed(case, approvals, policy, now, unwrap=parse_body(asked, Request).unwrap)
 
 
 @pytest.mark.parametrize("needed", range(1, len(APPROVERS) + 1))
@@ -491,6 +519,16 @@ def test_without_any_approval_nothing_passes_that_policy_asks_approvals_for() ->
             with pytest.raises(ApprovalRequired, match=f"asks for {needed}, there are 0$"):
                 check(asked, (), policy, now=NOW + 10 * make.DAY)
     check(ask.request(), (), Policy(self_recovery_approvals=0))
+
+
+def test_nothing_is_unwrapped_without_an_approval() -> None:
+    """Also where policy lets an owner have its keys alone; the refusal says why one is needed, and one will do."""
+    policy, asked = Policy(self_recovery_approvals=0), ask.request(unwrap=True)
+    with pytest.raises(ApprovalRequired, match=r"unwrapping asks for 1, there are 0$"):
+        check(asked, (), policy)
+    check(asked, APPROVERS[:1], policy)
+    with pytest.raises(ApprovalRequired, match="policy asks for 2, there are 1"):
+        check(asked, APPROVERS[:1], Policy(self_recovery_approvals=2))
 
 
 def test_one_setting_does_not_stand_for_the_other() -> None:

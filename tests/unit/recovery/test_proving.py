@@ -8,17 +8,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support import authority as make
+from tests.support import cms
+from tests.support import wrapped as foreign
+from tests.support.keyrings import NoTransport
 
 from strongroom.crypto import tlog
 from strongroom.crypto.notes import Checkpoint
+from strongroom.crypto.rsa import Padding
 from strongroom.crypto.sealing import PrivateSealingKey
 from strongroom.crypto.tlog import Node, inclusion_nodes
 from strongroom.errors import KeyUnknown, NoAnswer, ProofInvalid, SignatureInvalid
 from strongroom.fields import new_id, parse_body, validated
 from strongroom.leaves import EscrowLeaf, ProofLeaf, _AnyLeaf, parse_leaf
-from strongroom.messages import Escrow
+from strongroom.messages import Escrow, WrappedFormat
 from strongroom.registry import Registry
 from strongroom.statements import Statement, parse_json
+from strongroom_recovery.key_blobs import KeyBlob, escrowed
 from strongroom_recovery.prover.proving import IndexRow, Looked, Stretch, examine, node_spans
 from strongroom_recovery.records import StoredStatement, verify
 
@@ -26,7 +31,7 @@ OTHER = "laptop-0418"
 KEY_ID = make.escrow().signatures[0].key_id
 
 
-class Ring:
+class Ring(NoTransport):
     """A keyring with the one key of the tests."""
 
     kids = frozenset([make.sealing_key().kid])
@@ -51,6 +56,7 @@ def index_rows(statement: Statement) -> list[IndexRow]:
         IndexRow(
             *(record.id, body.id, position, body.principal, record.name, body.issued_at, record.kid),
             *(json.dumps(record.labels), ",".join(record.supersedes)),
+            record.wrapping.digest if record.wrapping else "",
         )
         for position, record in enumerate(body.records)
     ]
@@ -172,11 +178,27 @@ def test_another_root_proves_nothing() -> None:
 
 
 def test_the_leaf_says_what_was_looked_at() -> None:
-    """Range, tree and count; it reads back as it was written."""
+    """Range, tree, count and keys; it reads back as it was written."""
     leaf = parse_leaf(look(WHOLE).leaf(make.NOW))
     assert leaf == ProofLeaf(
-        time=make.NOW, first=0, count=7, size=7, root=WHOLE.head.root.hex(), records=7, unprovable=[]
+        time=make.NOW,
+        first=0,
+        count=7,
+        size=7,
+        root=WHOLE.head.root.hex(),
+        records=7,
+        unprovable=[],
+        kids={make.sealing_key().kid: 7},
     )
+
+
+def test_the_newest_blob_alone_is_looked_at_and_its_key_is_noted() -> None:
+    """A record that was sealed again to a key that is not here is unprovable, although its first blob opens."""
+    first, second = (parse_body(each, Escrow).records[0] for each in STATEMENTS[:2])
+    newest = {first.id: KeyBlob("0" * 32, "x-wing", b""), second.id: escrowed(second)}
+    looked = look(replace(WHOLE, resealed=newest))
+    assert named(looked) == {(0, first.id, "key_unknown")}
+    assert looked.kids == {make.sealing_key().kid: 6}
 
 
 def test_a_look_ends_early_where_it_is_told_to() -> None:
@@ -210,6 +232,33 @@ def test_labels_that_were_not_signed_contradict_the_statement(labels: str) -> No
     row = WHOLE.rows[0][0]._replace(labels=labels)
     looked = look(replace(WHOLE, rows={**WHOLE.rows, 0: [row]}))
     assert named(looked) == {(0, row.id, "proof_invalid")}
+
+
+def test_a_wrapped_key_is_proven_to_be_the_one_that_was_signed_for() -> None:
+    """Format, padding where the message says it, and digest; whoever lies about one of them has nothing proven."""
+    blob, message = foreign.simple_blob(bytes(32), Padding.OAEP), cms.Message().encode()
+    says = foreign.wrapping(message, format=WrappedFormat.CMS, padding="pkcs1", kid=foreign.CMS.kid)
+    lies = [
+        foreign.wrapping(blob, digest="ab" * 32),
+        foreign.wrapping(blob, format=WrappedFormat.CMS),
+        says.model_copy(update={"padding": "oaep"}),
+    ]
+    good = [foreign.record(material=blob), foreign.record(material=message, says=says)]
+    false = [foreign.record(material=message if lie.kid == foreign.CMS.kid else blob, says=lie) for lie in lies]
+    looked = look(stretch(make.escrow(records=[*good, *false])))
+    assert looked.records == 2
+    assert named(looked) == {(0, record.id, "blob_invalid") for record in false}
+    assert len({trouble.reason for trouble in looked.troubles}) == 1
+
+
+@pytest.mark.parametrize("row", ["", "ab" * 32])
+def test_a_row_that_hides_a_wrapped_key_contradicts_the_statement(row: str) -> None:
+    """None, or another: by it the escrow worker would take another principal's copy."""
+    record = foreign.record(material=foreign.simple_blob(bytes(32), Padding.OAEP))
+    whole = stretch(make.escrow(records=[record]))
+    [true] = whole.rows[0]
+    assert named(look(whole)) == set()
+    assert named(look(replace(whole, rows={0: [true._replace(wrapped=row)]}))) == {(0, record.id, "proof_invalid")}
 
 
 def test_a_row_that_is_there_twice_contradicts_the_statement() -> None:

@@ -1,16 +1,28 @@
 """Releases: what the requester is given opens in one place only, and what must not be given is not."""
 
 import gc
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from tests.support import authority as make
 from tests.support import requests as ask
+from tests.support import wrapped as given
+from tests.support.keyrings import NoTransport
 
-from strongroom.blobs import BlobContext, OpenedMaterial, ReleaseContext, check_fingerprint, open_material
+from strongroom.blobs import (
+    BlobContext,
+    OpenedMaterial,
+    ReleaseContext,
+    check_fingerprint,
+    open_material,
+    open_unwrapped,
+)
 from strongroom.crypto.keyring import Keyring
+from strongroom.crypto.rsa import Padding, Unwrapper
 from strongroom.crypto.sealing import PrivateSealingKey, Suite
-from strongroom.errors import BlobInvalid, FingerprintMismatch, KeyUnknown, PermanentError
+from strongroom.crypto.secret import Secret
+from strongroom.errors import BlobInvalid, Denied, FingerprintMismatch, KeyUnknown, PermanentError
 from strongroom.fields import new_id
 from strongroom.messages import HistoryEntry, Record, ReleasedRecord
 from strongroom_recovery import release
@@ -21,7 +33,7 @@ DIGEST = bytes(range(32))
 MATERIAL = b"planted-canary-key-material"
 
 
-class OneKey:
+class OneKey(NoTransport):
     """A keyring that holds a single sealing key."""
 
     def __init__(self, key: PrivateSealingKey) -> None:
@@ -83,10 +95,10 @@ def test_a_released_record_says_what_its_owner_said() -> None:
     """Name, kind, description, serial number, algorithm, fingerprint and labels pass through; the blob is new."""
     record = make.record()
     given = released(stored(record, issued_at=make.NOW - 5))
-    assert given.model_dump(exclude={"principal", "issued_at", "blob"}) == record.model_dump(
-        exclude={"kid", "suite", "blob", "supersedes"}
-    )
+    beside = {"principal", "issued_at", "blob", "unwrapped", "moved_fingerprint"}
+    assert given.model_dump(exclude=beside) == record.model_dump(exclude={"kid", "suite", "blob", "supersedes"})
     assert (given.principal, given.issued_at) == (make.PRINCIPAL, make.NOW - 5)
+    assert (given.unwrapped, given.moved_fingerprint) == (None, None)
     assert given.blob != record.blob
 
 
@@ -165,3 +177,104 @@ def test_the_place_is_recomputed_from_what_was_signed() -> None:
     place = BlobContext(make.AUTHORITY, make.PRINCIPAL, record.id, record.kid, record.suite)
     assert open_material(record.blob, place, make.sealing_key()).material.expose() == MATERIAL
     assert opened(released(stored(record))).material.expose() == MATERIAL
+
+
+# ---- what other programs wrapped ----
+
+
+class WithTransport(OneKey):
+    """A keyring of a sealing key and the transport key of the vectors."""
+
+    def transport(self, kid: str) -> Unwrapper:
+        """Give it, or raise KeyUnknown."""
+        if kid != given.SIMPLE.kid:
+            return super().transport(kid)
+        return given.transport_key()
+
+
+BOTH: Keyring = WithTransport(make.sealing_key())
+
+
+def unwrapping(record: StoredRecord, *, keyring: Keyring = BOTH, suite: Suite = Suite.X_WING) -> ReleasedRecord:
+    request = ask.request_body(unwrap=True, recipient_suite=suite, recipient_key=ask.recipient(suite).public_key)
+    body = release.build(request, DIGEST, [record], history=[], keyring=keyring, roster_version=1, now=make.NOW)
+    (only,) = body.records
+    return only
+
+
+def wrapped_record(padding: Padding = Padding.OAEP, **changes: Any) -> StoredRecord:
+    material = given.simple_blob(bytes(range(32)), padding)
+    return stored(given.record(material=material, says=given.wrapping(material, padding=padding.value, **changes)))
+
+
+@pytest.mark.parametrize("suite", list(Suite))
+@pytest.mark.parametrize("padding", list(Padding))
+def test_what_was_wrapped_comes_beside_the_bytes_as_they_were_escrowed(padding: Padding, suite: Suite) -> None:
+    """Both are sealed to the one-time key; each opens under its own label, and not under the other's."""
+    record = wrapped_record(padding)
+    released_record = unwrapping(record, suite=suite)
+    key = ask.recipient(suite)
+    context = ReleaseContext(make.AUTHORITY, DIGEST, make.PRINCIPAL, released_record.id, key.kid)
+    assert released_record.unwrapped is not None
+    assert open_unwrapped(released_record.unwrapped, context, key).expose() == bytes(range(32))
+    assert given.digest_of(opened(released_record, suite=suite).material.expose()) == record.record.wrapping.digest  # type: ignore[union-attr]
+    with pytest.raises(BlobInvalid):
+        open_material(released_record.unwrapped, context, key)
+    with pytest.raises(BlobInvalid):
+        open_unwrapped(released_record.blob, context, key)
+    with pytest.raises(BlobInvalid):
+        open_unwrapped(released_record.unwrapped, replace(context, request_digest=bytes(32)), key)
+
+
+def test_without_being_asked_nothing_is_unwrapped() -> None:
+    """The bytes go out as they came, and no transport key is used."""
+    released_record = released(wrapped_record())
+    assert released_record.unwrapped is None
+    assert released_record.wrapping is not None
+
+
+def test_what_does_not_unwrap_is_refused_in_the_same_words() -> None:
+    """Another padding than was signed for, a changed ciphertext, one that was wrapped for another key."""
+    other = given.simple_blob(bytes(range(32)), Padding.PKCS1)
+    changed = bytearray(given.simple_blob(bytes(range(32)), Padding.OAEP))
+    changed[20] ^= 1
+    causes = [stored(given.record(material=material)) for material in (other, bytes(changed))]
+    words = set()
+    for cause in causes:
+        with pytest.raises(BlobInvalid) as caught:
+            unwrapping(cause)
+        words.add(caught.value.message.replace(cause.record.id, ""))
+    assert len(words) == 1
+
+
+def test_another_digest_than_was_signed_for_is_refused() -> None:
+    """Whoever lies about the digest, to get past the rule of the first escrow, gets nothing opened."""
+    with pytest.raises(BlobInvalid, match="not the wrapped key that was signed for"):
+        unwrapping(wrapped_record(digest="ab" * 32))
+
+
+def test_a_transport_key_that_is_not_held_is_named() -> None:
+    """Nothing is said about the blob: the key may come back."""
+    with pytest.raises(KeyUnknown, match=given.SIMPLE.kid):
+        unwrapping(wrapped_record(), keyring=KEYRING)
+
+
+def test_a_device_that_does_not_open_a_padding_is_no_fault_of_the_blob() -> None:
+    """The refusal is `denied`, with the record's id, and without a way to what was opened."""
+
+    class Device:
+        public_key = given.transport_key().public_key
+
+        def unwrap(self, _ciphertext: bytes, _padding: Padding, _lengths: range) -> Secret:
+            raise Denied("this padding is not opened here")
+
+    class OnDevice(OneKey):
+        def transport(self, _kid: str) -> Unwrapper:
+            return Device()
+
+    record = wrapped_record()
+    with pytest.raises(Denied, match=record.record.id) as caught:
+        unwrapping(record, keyring=OnDevice(make.sealing_key()))
+    gc.collect()
+    assert caught.value.__context__ is None
+    assert not [each for each in gc.get_objects() if isinstance(each, OpenedMaterial)]

@@ -1,0 +1,143 @@
+"""What people read while keys are sealed again, and when a key is retired or not yet."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from strongroom.errors import ExitCode
+from strongroom.mandates import SealingKeyState
+from strongroom_cli import reseal
+from strongroom_cli.app import cli
+from strongroom_cli.output import Output
+from strongroom_recovery.prover.proving import Trouble
+from strongroom_recovery.reseal.counting import KeyCount
+from strongroom_recovery.reseal.planning import Progress
+from strongroom_recovery.reseal.retirement import Verdict
+from strongroom_recovery.reseal.retiring import Retirement
+
+KID = "3f0c9a52d1e84b7796a0c5d2e8f41b63"
+TABLE = Output(json=False)
+
+
+def verdict(**changes: Any) -> Verdict:
+    members: dict[str, Any] = {
+        "kid": KID,
+        "state": SealingKeyState.CLOSED,
+        "size": 10,
+        "opened": 0,
+        "unprovable": 0,
+        "unseen": [],
+        "new": 0,
+    }
+    return Verdict(**(members | changes))
+
+
+def retirement(**changes: Any) -> Retirement:
+    members: dict[str, Any] = {"verdict": verdict(), "is_retired": False, "before": None, "needed": 0, "unseen": 0}
+    return Retirement(**(members | changes))
+
+
+@pytest.mark.parametrize(
+    ("done", "words", "code"),
+    [
+        (retirement(verdict=verdict(state=SealingKeyState.ACTIVE)), "calls it active", ExitCode.FAILED),
+        (retirement(needed=1234), "1,234 records need it", ExitCode.FAILED),
+        (retirement(verdict=verdict(unprovable=2)), "2 records are unprovable", ExitCode.FAILED),
+        (
+            retirement(verdict=verdict(unseen=[(0, 2000)]), unseen=3000),
+            "3,000 records, in 2,000 statements, were not looked at",
+            ExitCode.NOT_PROVEN,
+        ),
+        (retirement(verdict=verdict(unseen=[(0, 1)]), unseen=1, needed=1), "were not looked at", ExitCode.FAILED),
+    ],
+)
+def test_each_obstacle_is_said_with_its_figure_and_what_to_do(
+    done: Retirement, words: str, code: ExitCode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the exit code tells what is missing: a look, or more."""
+    reseal._say(done, None, TABLE)
+    said = capsys.readouterr().out
+    assert f"{KID} cannot be retired yet" in said
+    assert words in said
+    assert "next: " in said
+    assert reseal._exit_code(done) == code
+
+
+@pytest.mark.parametrize("path", [Path("/keys/retired/x.key"), None])
+def test_a_retired_key_is_said_to_be_so_and_where_its_file_is(
+    path: Path | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a token it has none, which is said, too."""
+    done = retirement(is_retired=True, before=0)
+    reseal._say(done, path, TABLE)
+    said = capsys.readouterr().out
+    assert f"{KID} is retired since 1970-01-01 00:00:00Z" in said
+    assert (str(path) if path else "on a token") in said
+    assert reseal._exit_code(done) == ExitCode.DONE
+
+
+def test_what_was_left_is_listed_as_far_as_there_is_room(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whose it is may be anything that the database holds."""
+    troubles = [Trouble(n, None if n else "id", "host\x1b[2J", "blob_invalid", "why") for n in range(25)]
+    progress = Progress(KID, began=0.0, leaves=30, total=30, records=10, left=25, troubles=troubles)
+    reseal._show(progress, 2.0, TABLE, is_done=True)
+    said = capsys.readouterr().out
+    assert f"10 records were sealed again to {KID}, in 2 s, 5 records/s" in said
+    assert "25 records were left as they are" in said
+    assert "5 more or more" in said
+    assert "\x1b" not in said
+
+
+def test_an_interrupted_run_does_not_say_that_nothing_is_left(capsys: pytest.CaptureFixture[str]) -> None:
+    """It says that it goes on, and counts nothing that it does not know."""
+    progress = Progress(KID, began=0.0, leaves=3, total=30, records=3)
+    reseal._show(progress, 1.0, TABLE, is_done=False)
+    said = capsys.readouterr().out
+    assert "interrupted" in said
+    assert "nothing is left" not in said
+    assert reseal._document(progress, 1.0, is_done=False)["left"] is None
+
+
+def test_progress_is_a_line_now_and_then_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
+    """And the last one always; on standard error."""
+    with reseal._display() as told:
+        told(Progress(KID, began=0.0, leaves=10, total=30, records=10))
+        told(Progress(KID, began=0.0, leaves=30, total=30, records=30, troubles=[Trouble(0, None, None, "x", "y")]))
+    said = capsys.readouterr()
+    [line] = said.err.splitlines()
+    assert line.startswith("sealing again: 30 of 30 statements, ")
+    assert line.endswith(", 0 s left, 1 do not open")
+    assert said.out == ""
+
+
+def test_counts_are_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """A key that the roster does not name, or that is retired, is said to be so."""
+    counts = [
+        KeyCount(KID, "x-wing", "active", 1000, 900, None),
+        KeyCount("0" * 32, None, None, 1, 0, None),
+        KeyCount("1" * 32, "dhkem-p256", "closed", 0, 0, 5),
+    ]
+    reseal.show_counts(counts, TABLE)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1:] == [
+        [KID, "x-wing", "active", "1,000", "900"],
+        ["0" * 32, "-", "not", "in", "the", "roster", "1", "0"],
+        ["1" * 32, "dhkem-p256", "retired", "0", "0"],
+    ]
+
+
+@pytest.mark.parametrize("kid", ["x", KID.upper(), KID + "0", "../" + KID])
+def test_what_is_no_id_of_a_key_is_a_slip(kid: str) -> None:
+    """Before anything is read."""
+    result = CliRunner().invoke(cli, ["authority", "retire-key", kid])
+    assert result.exit_code == ExitCode.USAGE
+    assert "is no id of a sealing key" in result.output
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "much"])
+def test_a_rate_is_a_positive_number(rate: str) -> None:
+    """Zero would wait for ever."""
+    result = CliRunner().invoke(cli, ["authority", "reseal", "--rate", rate])
+    assert result.exit_code == ExitCode.USAGE
