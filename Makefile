@@ -8,7 +8,7 @@ PYTHON_SOURCES := shared services tests deploy
 PYTEST_ARGUMENTS ?=
 FILE ?= README.md
 
-.PHONY: help bootstrap up down demo test test-whole test-parts test-unit lint bench fuzz lock clean
+.PHONY: help bootstrap up down demo test test-integration test-whole test-hosts test-rest test-unit lint bench fuzz lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -27,25 +27,30 @@ down: ## end exactly what `make up` started; its data stays
 demo: up ## the whole story on FILE (default: README.md): escrow a key, lose everything, get it back
 	@. .local/env && python -m deploy.local.demo .local "$(FILE)"
 
-# Two halves at once, each with servers of its own: most tests wait for these, not for the processor.
+# Two parts at once, the longest first, each with servers of its own: most tests wait for these.
 test: lint ## everything: unit, integration, end to end, faults, against real servers
 	@.venv/bin/coverage erase
-	@$(MAKE) --no-print-directory --jobs 2 test-whole test-parts
+	@$(MAKE) --no-print-directory --jobs 2 test-integration test-whole test-rest test-hosts
 	@.venv/bin/coverage combine --quiet
 	@.venv/bin/coverage report
 
 PYTEST = .venv/bin/coverage run -m pytest $(PYTEST_ARGUMENTS)
-# With arguments of your own one half may have nothing to do, which is pytest's exit code 5.
+# With arguments of your own a part may have nothing to do, which is pytest's exit code 5.
 NOTHING_TO_DO = || [ $$? -eq 5 -a -n "$(PYTEST_ARGUMENTS)" ]
+INTEGRATION = tests/integration
 WHOLE = tests/attacks tests/e2e tests/faults
+HOSTS = tests/unit/agent tests/unit/audit tests/unit/cli
+REST = tests $(foreach folder,$(INTEGRATION) $(WHOLE) $(HOSTS),--ignore $(folder))
 
-test-whole test-parts: SHELL = /bin/bash -o pipefail
+test-integration test-whole test-hosts test-rest: SHELL = /bin/bash -o pipefail
 
-test-whole:
-	@{ $(PYTEST) $(WHOLE) $(NOTHING_TO_DO); } |& sed --unbuffered 's/^/whole  /'
+test-integration: TESTS = $(INTEGRATION)
+test-whole: TESTS = $(WHOLE)
+test-hosts: TESTS = $(HOSTS)
+test-rest: TESTS = $(REST)
 
-test-parts:
-	@{ $(PYTEST) tests $(WHOLE:%=--ignore %) $(NOTHING_TO_DO); } |& sed --unbuffered 's/^/parts  /'
+test-integration test-whole test-hosts test-rest:
+	@{ $(PYTEST) $(TESTS) $(NOTHING_TO_DO); } |& sed --unbuffered 's/^/$(@:test-%=%)  /'
 
 test-unit: bootstrap ## only the tests that need no server
 	@.venv/bin/pytest tests/unit $(PYTEST_ARGUMENTS)

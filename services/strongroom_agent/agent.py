@@ -197,27 +197,7 @@ class Agent(OfficerCalls):
         except StrongroomError as caught:
             sync.note(caught)
             error = caught
-        newest = self._trust().newest.body.version
-        delivery = sync.delivery(error)
-        comparison = sync.comparison
-        return SyncReport(
-            delivery=delivery,
-            roster_version=newest,
-            roster_changed=newest != version,
-            compared=comparison is not None,
-            missing=comparison.missing if comparison else (),
-            mismatched=comparison.mismatched if comparison else (),
-            disclosed=comparison.disclosed if comparison else (),
-            pending=comparison.pending if comparison else (),
-            error=delivery.error,
-            now=self._now,
-            needy=tuple(self._standings.needy()) if comparison else (),
-            renewed=tuple(self._spool.of_statements(sync.renewed)),
-            given_up=sync.plan.given_up if sync.plan else (),
-            examined=sync.examined,
-            attested=sync.attested,
-            unfit=sync.unfit,
-        )
+        return sync.report(error, before=version, newest=self._trust().newest.body.version, now=self._now)
 
     async def attest(self, *, name: str | None = None, wait_seconds: float = ASK_SECONDS) -> AttestReport:
         """Compare the live keys with what is in escrow, as the checks of this home say, and put it on record.

@@ -56,7 +56,7 @@ def sealing(
     changes while it is read.
     """
     identity, text = age.new_identity()
-    with _reading(path) as stream, appearing(output, overwrite=overwrite) as (partial, writer):
+    with _reading(path) as stream, new_file(output, overwrite=overwrite) as (partial, writer):
         content = _Content(stream, watch)
         age.encrypt(content, _Written(writer), [recipient, identity.to_public()])
         content.check_unchanged(path)
@@ -86,7 +86,7 @@ def seal_to_passphrase(
 
     Arguments and errors: as for `sealing`.
     """
-    with _reading(path) as stream, appearing(output, overwrite=overwrite) as (_, writer):
+    with _reading(path) as stream, new_file(output, overwrite=overwrite) as (_, writer):
         content = _Content(stream, watch)
         age_passphrase.encrypt(content, _Written(writer), passphrase)
         content.check_unchanged(path)
@@ -237,7 +237,7 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
 @contextmanager
 def _writing(output: Path, *, overwrite: bool) -> Iterator[Sink]:
     if output != STANDARD:
-        with appearing(output, overwrite=overwrite) as (_, writer):
+        with new_file(output, overwrite=overwrite) as (_, writer):
             yield _Written(writer)
         return
     try:
@@ -247,15 +247,20 @@ def _writing(output: Path, *, overwrite: bool) -> Iterator[Sink]:
         raise TransientError(f"standard output: {error.strerror or error}") from None
 
 
+def check_free(output: Path, *, overwrite: bool) -> None:
+    """Raise UsageError where something is already, unless it is a file that may be overwritten."""
+    if output.exists() and not (overwrite and output.is_file()):
+        raise _taken(output)
+
+
 @contextmanager
-def appearing(output: Path, *, overwrite: bool) -> Iterator[tuple[Path, BinaryIO]]:
+def new_file(output: Path, *, overwrite: bool) -> Iterator[tuple[Path, BinaryIO]]:
     """Give where a new file of mode 0600 is, and its stream; it is at `output` when the block ends well.
 
     Otherwise it vanishes. Raises UsageError when `output` is taken, or no file and not to be replaced by one, or,
     before the block begins, the file cannot be made, and TransientError for a full or failing disk.
     """
-    if output.exists() and not (overwrite and output.is_file()):
-        raise _taken(output)
+    check_free(output, overwrite=overwrite)
     try:
         with ExitStack() as stack:
             try:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Final
 
+from strongroom.crypto.secret import Secret
 from strongroom.crypto.signing import SigningKey
 from strongroom.errors import Busy, ExitCode, PermanentError, Rejected, StrongroomError, TransientError
 from strongroom.limits import RECORDS_MAX
@@ -18,7 +19,8 @@ from strongroom.statements import canonical_json
 from strongroom_agent.agent import Agent
 from strongroom_agent.checks import read_checks
 from strongroom_agent.delivery import Delivery
-from strongroom_agent.import_sources import Found, Refusal, Source
+from strongroom_agent.import_entries import Found, RefusedEntry
+from strongroom_agent.import_sources import Source
 from strongroom_agent.packing import KeyToEscrow, issue_time, judge, pack
 from strongroom_agent.spool import Packed
 from strongroom_agent.state import State
@@ -79,7 +81,7 @@ class Imported:
             return ExitCode.TRY_LATER
         return ExitCode.FAILED if self.refused else ExitCode.DONE
 
-    def refuse(self, refusal: Refusal) -> None:
+    def refuse(self, refusal: RefusedEntry) -> None:
         """Count one."""
         self.refused += 1
         self.codes[refusal.code] = self.codes.get(refusal.code, 0) + 1
@@ -96,17 +98,17 @@ class Journal:
         """Work on the entries of this source; with `read_only` nothing is noted."""
         self._state = state
         self._source = source
-        self._key = self._kept_key() or secrets.token_bytes(32)
+        self._key = self._kept_key() or Secret(secrets.token_bytes(32))
         if not read_only:
-            state.execute("INSERT INTO import_key VALUES (0, ?) ON CONFLICT DO NOTHING", self._key)
+            state.execute("INSERT INTO import_key VALUES (0, ?) ON CONFLICT DO NOTHING", self._key.expose())
             self._key = self._kept_key() or self._key
         # Of this run and connection: rows of a name that was there before are told from changed ones.
         state.execute("CREATE TEMP TABLE IF NOT EXISTS import_names (name TEXT PRIMARY KEY) WITHOUT ROWID")
         state.execute("DELETE FROM import_names")
 
-    def _kept_key(self) -> bytes | None:
+    def _kept_key(self) -> Secret | None:
         rows = self._state.rows("SELECT key FROM import_key")
-        return rows[0][0] if rows else None
+        return Secret(rows[0][0]) if rows else None
 
     def is_first(self, name: str) -> bool:
         """Say whether this run has not seen the name before."""
@@ -126,7 +128,7 @@ class Journal:
                 "wrapped": None if wrapped is None else [wrapped.format, wrapped.padding, wrapped.kid],
             }
         )
-        made = hmac.new(self._key, len(said).to_bytes(4, "big") + said, hashlib.sha256)
+        made = hmac.new(self._key.expose(), len(said).to_bytes(4, "big") + said, hashlib.sha256)
         made.update(key.material.expose())
         return made.digest()
 
@@ -166,7 +168,7 @@ class Importer(Agent):
         source: Source,
         *,
         dry_run: bool = False,
-        refuse: Callable[[Refusal], None] = lambda _refusal: None,
+        refuse: Callable[[RefusedEntry], None] = lambda _refusal: None,
         watch: Callable[[Progress], None] = lambda _progress: None,
         wait_seconds: float = WAIT_SECONDS,
     ) -> Imported:
@@ -185,7 +187,7 @@ class Importer(Agent):
         done = Imported()
         began = time.monotonic()
 
-        def tell(refusal: Refusal) -> None:
+        def tell(refusal: RefusedEntry) -> None:
             done.refuse(refusal)
             refuse(refusal)
 
@@ -229,7 +231,7 @@ class Importer(Agent):
         journal: Journal,
         roster: Roster,
         done: Imported,
-        refuse: Callable[[Refusal], None],
+        refuse: Callable[[RefusedEntry], None],
     ) -> Generator[list[Fresh], None, None]:
         """Give what is new, as much at a time as about fits into a statement; now and then nothing, to go on."""
         group: list[Fresh] = []
@@ -238,7 +240,7 @@ class Importer(Agent):
             done.entries += 1
             since += 1
             fresh = _judged(entry, journal, roster)
-            if isinstance(fresh, Refusal):
+            if isinstance(fresh, RefusedEntry):
                 refuse(fresh)
             elif fresh is None:
                 done.unchanged += 1
@@ -279,20 +281,20 @@ class Importer(Agent):
                     journal.note(record.name, digests[record.name], record.id)
 
 
-def _judged(entry: Found | Refusal, journal: Journal, roster: Roster) -> Fresh | Refusal | None:
+def _judged(entry: Found | RefusedEntry, journal: Journal, roster: Roster) -> Fresh | RefusedEntry | None:
     """Return what is to be escrowed; None for what was, unchanged; a refusal for what cannot be."""
-    if isinstance(entry, Refusal):
+    if isinstance(entry, RefusedEntry):
         return entry
     key = entry.key
     if not journal.is_first(key.name):
-        return Refusal(entry.row, key.name, "duplicate", "name: an earlier entry of the same source has it")
+        return RefusedEntry(entry.row, key.name, "duplicate", "name: an earlier entry of the same source has it")
     digest = journal.digest(key)
     if journal.has(key.name, digest):
         return None
     try:
         judge(key, roster)
     except PermanentError as error:
-        return Refusal(entry.row, key.name, error.code, error.message)
+        return RefusedEntry(entry.row, key.name, error.code, error.message)
     return key, digest
 
 

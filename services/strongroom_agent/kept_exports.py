@@ -11,19 +11,21 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
-from strongroom.errors import LimitExceeded, MalformedStatement, PermanentError, StateCorrupt
-from strongroom.fields import Id, Part, parse_body, validated
-from strongroom.limits import ENVELOPE_BYTES_MAX
+from strongroom.errors import LimitExceeded, MalformedStatement, StateCorrupt
+from strongroom.fields import Id, Part, validated
 from strongroom.mandates import SealingKey
-from strongroom.messages import Destination, Request
+from strongroom.messages import Destination
 from strongroom.private_file import sync_folder
-from strongroom.statements import canonical_json, parse_envelope, parse_json
+from strongroom.statements import canonical_json, parse_json
 from strongroom_agent.asking import Sent
 from strongroom_agent.home import Home, check_private, os_error, write_atomically
+from strongroom_agent.kept_requests import read_own
+
+_HINT: Final = "give the command with --new: it begins this export anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +47,19 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class Chosen:
     """The ids of the records that an export moves, and what it leaves out."""
 
     records: list[str]
     left_out: list[LeftOut] = field(default_factory=list)
 
 
-class _KeptSelection(Part):
+class _KeptChoice(Part):
     records: list[Id]
     left_out: list[Annotated[list[str], Field(min_length=3, max_length=3)]]
 
 
-class Kept:
+class KeptExport:
     """What is kept of one export; call its methods while the home's lock is held."""
 
     def __init__(self, home: Home, move: Move, records: Sequence[str] | None) -> None:
@@ -85,7 +87,7 @@ class Kept:
         """Say whether this export was begun."""
         return self._selection.exists()
 
-    def selection(self, chosen: Selection) -> Selection:
+    def selection(self, chosen: Chosen) -> Chosen:
         """Return what this export moves: as it was written down when it was begun, else this."""
         try:
             if not self.exists():
@@ -95,29 +97,21 @@ class Kept:
                 document = {"records": chosen.records, "left_out": [[*astuple(each)] for each in chosen.left_out]}
                 write_atomically(self._selection, canonical_json(document))
             check_private(self._folder)
-            kept = validated(parse_json(self._selection.read_bytes(), what="selection"), _KeptSelection)
+            kept = validated(parse_json(self._selection.read_bytes(), what="selection"), _KeptChoice)
         except OSError as error:
             raise os_error(self._folder, error) from None
         except (MalformedStatement, LimitExceeded) as error:
-            raise self._corrupt(self._selection, error.message) from None
-        return Selection(kept.records, [LeftOut(*each) for each in kept.left_out])
+            raise StateCorrupt(f"{self._selection}: {error.message}", hint=_HINT) from None
+        return Chosen(kept.records, [LeftOut(*each) for each in kept.left_out])
 
     def requests(self) -> list[Sent]:
         """Return the requests, oldest first; StateCorrupt for one that is damaged or not of this home."""
         return [self._read(path) for path in sorted(self._folder.glob("*-*.json"))]
 
     def _read(self, path: Path) -> Sent:
-        try:
-            with path.open("rb") as stream:
-                statement = parse_envelope(stream.read(ENVELOPE_BYTES_MAX + 1))
-            request = parse_body(statement, Request)
-            statement.verify_signature(self._home.config.public_key, self._home.config.key_id)
-        except OSError as error:
-            raise os_error(path, error) from None
-        except PermanentError as error:
-            raise self._corrupt(path, error.message) from None
-        if request.id != path.stem or request.destination is None:
-            raise self._corrupt(path, "is another request than its name says")
+        statement, request = read_own(path, self._home, hint=_HINT)
+        if request.destination is None:
+            raise StateCorrupt(f"{path}: is a request that moves nothing", hint=_HINT)
         return Sent(request, statement, self._home.config.key_id)
 
     def keep(self, sent: Sent) -> None:
@@ -167,6 +161,3 @@ class Kept:
 
     def _path(self, request: str, suffix: str) -> Path:
         return self._folder / f"{request}.{suffix}"
-
-    def _corrupt(self, path: Path, why: str) -> StateCorrupt:
-        return StateCorrupt(f"{path}: {why}", hint="give the command with --new: it begins this export anew")

@@ -25,6 +25,7 @@ from strongroom_agent.home import Home, check_private, os_error, write_atomicall
 
 _REQUEST: Final = ".json"
 _KEY: Final = ".key"
+_HINT: Final = "restore the file from the home's backup, or move it away"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,26 @@ class SignedRequest:
     request: Request
     statement: Statement
     one_time_key: PrivateSealingKey
+
+
+def read_own(path: Path, home: Home, *, hint: str) -> tuple[Statement, Request]:
+    """Read a request that the owner of a home has signed and kept under its id.
+
+    Raises StateCorrupt, with this `hint`, for a file that is damaged, another's or of another id, and what
+    `home.os_error` makes of one that cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            statement = parse_envelope(stream.read(ENVELOPE_BYTES_MAX + 1))
+        request = parse_body(statement, Request)
+        statement.verify_signature(home.config.public_key, home.config.key_id)
+    except OSError as error:
+        raise os_error(path, error) from None
+    except PermanentError as error:
+        raise StateCorrupt(f"{path}: {error.message}", hint=hint) from None
+    if (request.id, request.requester) != (path.stem, home.config.name):
+        raise StateCorrupt(f"{path}: is another request than its name says", hint=hint)
+    return statement, request
 
 
 class KeptRequests:
@@ -145,18 +166,7 @@ class KeptRequests:
         return sorted((path for path in self._listed() if path.suffix == _REQUEST), reverse=True)
 
     def _read(self, path: Path) -> tuple[Statement, Request]:
-        try:
-            with path.open("rb") as stream:
-                statement = parse_envelope(stream.read(ENVELOPE_BYTES_MAX + 1))
-            request = parse_body(statement, Request)
-            statement.verify_signature(self._home.config.public_key, self._home.config.key_id)
-        except OSError as error:
-            raise os_error(path, error) from None
-        except PermanentError as error:
-            raise self._corrupt(path, error.message) from None
-        if (request.id, request.requester) != (path.stem, self._home.config.name):
-            raise self._corrupt(path, "is another request than its name says")
-        return statement, request
+        return read_own(path, self._home, hint=_HINT)
 
     def _listed(self) -> list[Path]:
         try:
@@ -171,4 +181,4 @@ class KeptRequests:
         return self._folder / f"{request_id}{suffix}"
 
     def _corrupt(self, path: Path, why: str) -> StateCorrupt:
-        return StateCorrupt(f"{path}: {why}", hint="restore the file from the home's backup, or move it away")
+        return StateCorrupt(f"{path}: {why}", hint=_HINT)

@@ -1,4 +1,4 @@
-"""Which keys a host escrows anew by itself, because the record that held one is of no use any more. Pure."""
+"""Which keys a host escrows anew by itself, because the record that held one is of no use any more."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

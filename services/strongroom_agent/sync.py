@@ -90,29 +90,29 @@ class Sync:
         self._courier = Courier(spool, self._ids)
         self._reading: tuple[Reading, Comparing] | None = None
         self._attesting: Attesting | None = None
-        self.comparison: Comparison | None = None
+        self._comparison: Comparison | None = None
         """What a listing that was read to its end said."""
-        self.plan: Plan | None = None
+        self._plan: Plan | None = None
         """What was escrowed anew."""
-        self.renewed: list[str] = []
+        self._renewed: list[str] = []
         """The statements that did it."""
-        self.unfit: dict[str, PermanentError] = {}
+        self._unfit: dict[str, PermanentError] = {}
         """What was not, because the live key is not of the kind that its record is."""
-        self.examined: tuple[Examined, ...] = ()
+        self._examined: tuple[Examined, ...] = ()
         """How the live keys compare."""
-        self.attested = 0
+        self._attested = 0
         """How many records the authority was told of."""
-        self.unsaid: StrongroomError | None = None
+        self._unsaid: StrongroomError | None = None
         """Why the authority was not told, where it refused."""
 
     async def attempt(self, session: Session, deadline: Deadline) -> None:
         """Do what is left over this link; raises as `Courier.deliver`, `enrolment.finish` and `Reading.pages`."""
         await enrolment.finish(self._home, session, deadline)
         await self._courier.deliver(session, deadline)
-        if self._compare and self.comparison is None:
-            self.comparison = await self._listing(session, deadline)
+        if self._compare and self._comparison is None:
+            self._comparison = await self._listing(session, deadline)
             await self._courier.deliver(session, deadline)
-        if self.comparison is not None and self._live:
+        if self._comparison is not None and self._live:
             self._renew(session)
             await self._courier.deliver(session, deadline)
             await self._attest(session, deadline)
@@ -121,7 +121,34 @@ class Sync:
         """Keep why nothing was sent, for all that was not."""
         self._spool.note_failures(dict.fromkeys(self._courier.unsent, f"{error.code}: {error.message}"))
 
-    def delivery(self, error: StrongroomError | None) -> Delivery:
+    def report(self, error: StrongroomError | None, *, before: int, newest: int, now: int) -> SyncReport:
+        """Say what was done and found.
+
+        Arguments: `error` is what ended the last attempt; `before` and `newest` are the roster's versions at the
+        beginning and now; `now` in seconds.
+        """
+        delivery = self._delivery(error)
+        comparison = self._comparison
+        return SyncReport(
+            delivery=delivery,
+            roster_version=newest,
+            roster_changed=newest != before,
+            compared=comparison is not None,
+            missing=comparison.missing if comparison else (),
+            mismatched=comparison.mismatched if comparison else (),
+            disclosed=comparison.disclosed if comparison else (),
+            pending=comparison.pending if comparison else (),
+            error=delivery.error,
+            now=now,
+            needy=tuple(self._standings.needy()) if comparison else (),
+            renewed=tuple(self._spool.of_statements(self._renewed)),
+            given_up=self._plan.given_up if self._plan else (),
+            examined=self._examined,
+            attested=self._attested,
+            unfit=self._unfit,
+        )
+
+    def _delivery(self, error: StrongroomError | None) -> Delivery:
         """Say what was brought home, and all that is left in the home; `error` is what ended the last attempt."""
         counts = self._spool.counts()
         return Delivery(
@@ -129,7 +156,7 @@ class Sync:
             stored=list(self._spool.states(self._ids).values()).count("stored"),
             rejected=counts["rejected"],
             spooled=counts["spooled"],
-            error=self._courier.doubt or error or self._courier.postponed or self.unsaid,
+            error=self._courier.doubt or error or self._courier.postponed or self._unsaid,
         )
 
     async def _listing(self, session: Session, deadline: Deadline) -> Comparison | None:
@@ -160,15 +187,15 @@ class Sync:
 
     def _renew(self, session: Session) -> None:
         """Put into the spool, once, what is to be escrowed anew."""
-        if self.plan is not None:
+        if self._plan is not None:
             return
         roster = session.roster
         principal = self._home.config.name
         place = Place(roster.body.authority, principal)
         # The records that the live keys are compared with are those before the new ones.
-        self.examined = examine(self._spool, place, self._live)
+        self._examined = examine(self._spool, place, self._live)
         plan = Renewal(self._spool, self._standings, place).plan(self._live)
-        keys, self.unfit = fitting(plan.keys, roster)
+        keys, self._unfit = fitting(plan.keys, roster)
         if keys:
             issued_at = issue_time(self._spool, session.now)
             packed = pack(
@@ -180,17 +207,17 @@ class Sync:
                 compared=self._live.keys(),
             )
             self._spool.add(packed, issued_at)
-            self.renewed = [each.id for each in packed]
-            self._ids.extend(self.renewed)
-            self._courier.add(self.renewed)
-        self.plan = plan
+            self._renewed = [each.id for each in packed]
+            self._ids.extend(self._renewed)
+            self._courier.add(self._renewed)
+        self._plan = plan
 
     async def _attest(self, session: Session, deadline: Deadline) -> None:
         """Tell the authority what is new, or what it was not told for long."""
         if self._attesting is None:
             body, now = session.roster.body, session.now
-            said = due(self.examined, self._standings.attestations(), attest_days=body.policy.attest_days, now=now)
-            self.attested = len(said)
+            said = due(self._examined, self._standings.attestations(), attest_days=body.policy.attest_days, now=now)
+            self._attested = len(said)
             self._attesting = Attesting(
                 said, authority=body.authority, principal=self._home.config.name, key=self._key(), now=now
             )
@@ -198,4 +225,4 @@ class Sync:
             await self._attesting.deliver(session, deadline)
         except PermanentError as error:
             # Keys are safe by now; this is told, and said again next time.
-            self.attested, self.unsaid = 0, error
+            self._attested, self._unsaid = 0, error

@@ -16,13 +16,15 @@ from strongroom_audit.findings import Finding, LogName, error, warning
 class Known:
     """A checkpoint that one of the log's keys signed.
 
-    cosigned: witnesses whose signature holds, and when they saw it. others: names of all other signatures.
+    term: the place of that key in the order of the log's keys. cosigned: witnesses whose signature holds, and when
+    they saw it. others: names of all other signatures.
     """
 
     log: LogName
     source: str
     note: str
     checkpoint: Checkpoint
+    term: int
     cosigned: Mapping[str, int] = field(default_factory=dict)
     others: tuple[str, ...] = ()
 
@@ -78,11 +80,11 @@ def judge(
     reason = "there is no roster that names its key"
     for key in keys:
         try:
-            checkpoint = key.verify(note).checkpoint
+            signed = key.verify(note)
         except CheckpointInvalid as failure:
             reason = failure.message
             continue
-        cosigned: dict[str, int] = {}
+        checkpoint, cosigned = signed.checkpoint, dict[str, int]()
         named = {line.name for line in parse_checkpoint(note)[1]} - {key.origin}
         for witness in witnesses:
             if witness.name not in named:
@@ -93,7 +95,7 @@ def judge(
                 words = f"the checkpoint of {checkpoint.size} leaves from {source}: {failure.message}"
                 findings.append(error(log, None, "cosignature_false", words, id=source))
         others = tuple(sorted(named - cosigned.keys()))
-        return Known(log, source, note, checkpoint, cosigned, others), findings
+        return Known(log, source, note, checkpoint, key.term(signed.key), cosigned, others), findings
     findings.append(error(log, None, "checkpoint_invalid", f"a checkpoint that does not hold: {reason}", id=source))
     return None, findings
 
@@ -114,6 +116,19 @@ def compare(known: Sequence[Known], size: int, roots: Mapping[int, bytes]) -> It
                 f"{each.words()} is of another history: it forks at one of leaves {after} to {checkpoint.size - 1}"
             )
             yield error(each.log, after, "log_forked", words, id=each.source)
+
+
+def superseded(known: Sequence[Known]) -> Iterator[Finding]:
+    """Give an error for each checkpoint of a log by a key whose time a smaller one has ended (SPEC 2.11)."""
+    for each in known:
+        after = [other for other in known if other.term > each.term]
+        ended = min((other.checkpoint.size for other in after), default=each.checkpoint.size)
+        if ended < each.checkpoint.size:
+            words = (
+                f"{each.words()} is signed by a former key of the log, which signs no more: the next one has signed"
+                f" for {ended} leaves"
+            )
+            yield error(each.log, ended, "log_forked", words, id=each.source)
 
 
 def unwitnessed(own: Known, witnesses: Sequence[VerifierKey]) -> Iterator[Finding]:

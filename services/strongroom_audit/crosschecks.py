@@ -8,7 +8,7 @@ from strongroom.crypto.tlog import EMPTY_ROOT
 from strongroom.leaves import ProofLeaf, ResealLeaf, RetirementLeaf
 from strongroom_audit.escrow_audit import UNKNOWN, Owner
 from strongroom_audit.findings import Finding, error, warning
-from strongroom_audit.recovery_audit import Named, Proof
+from strongroom_audit.mentions import Named, Proof
 
 AHEAD_MAX: Final = 4_096
 """Leaves by which a proof may be ahead of the newest checkpoint that was published."""

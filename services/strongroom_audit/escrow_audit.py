@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from itertools import pairwise
 from typing import Any, Final, NamedTuple, NoReturn
 
 from strongroom.crypto.signing import verify
@@ -24,6 +23,7 @@ from strongroom.limits import BODY_BYTES_MAX, CLOCK_SKEW_SECONDS, INTEGER_MAX, R
 from strongroom.messages import Escrow
 from strongroom.statements import Statement, pae, parse_envelope
 from strongroom_audit.clocks import Clock
+from strongroom_audit.duplicates import WrappedKey
 from strongroom_audit.findings import Finding, error, warning
 
 UNKNOWN: Final = 0xFFFF
@@ -87,15 +87,6 @@ class Owner(NamedTuple):
     leaf: int
 
 
-class Wrapped(NamedTuple):
-    """Who escrowed which wrapped key (digest in hex, SPEC 4.6), by which leaf and record."""
-
-    digest: str
-    principal: str
-    leaf: int
-    record: str
-
-
 @dataclass(slots=True)
 class Judged:
     """What came out of a run of leaves.
@@ -106,7 +97,7 @@ class Judged:
 
     findings: list[Finding] = field(default_factory=list)
     owners: list[Owner] = field(default_factory=list)
-    wrapped: list[Wrapped] = field(default_factory=list)
+    wrapped: list[WrappedKey] = field(default_factory=list)
     records: bytearray = field(default_factory=bytearray)
     statements: bytearray = field(default_factory=bytearray)
     counts: "array[int]" = field(default_factory=lambda: array("H"))
@@ -279,12 +270,12 @@ def _records(
     return [(record["id"], record["name"]) for record in document["records"]]
 
 
-def _wrapped(index: int, principal: str, records: list[dict[str, Any]]) -> Iterator[Wrapped]:
+def _wrapped(index: int, principal: str, records: list[dict[str, Any]]) -> Iterator[WrappedKey]:
     for record in records:
         wrapping = record.get("wrapping")
         digest = wrapping.get("digest") if isinstance(wrapping, dict) else None
         if isinstance(digest, str):
-            yield Wrapped(digest, principal, index, record["id"])
+            yield WrappedKey(digest, principal, index, record["id"])
 
 
 def _plain(body: bytes) -> dict[str, Any] | None:
@@ -391,47 +382,3 @@ def _compare_rows(index: int, row: bytes, ids: list[str] | None, findings: list[
         for id_ in sorted(times)
         if id_ not in signed or times[id_] > 1
     ]
-
-
-class FirstEscrows:
-    """Finds wrapped keys that a second principal escrowed, which the escrow worker never takes (SPEC 4.6)."""
-
-    def __init__(self) -> None:
-        """Know of none yet."""
-        self._first: dict[str, Wrapped] = {}
-
-    def take(self, wrapped: list[Wrapped]) -> Iterator[Finding]:
-        """Take them in the order of the log; give an error for each that another principal escrowed before."""
-        for each in wrapped:
-            first = self._first.setdefault(each.digest, each)
-            if first.principal != each.principal:
-                words = f"{each.principal} escrowed a wrapped key that was {first.principal}'s by leaf {first.leaf}"
-                yield error("escrow", each.leaf, "wrapped_copy", words, id=each.record)
-
-
-class Distinct:
-    """Finds ids that stand at two places of a log, with 24 bytes for each in memory."""
-
-    def __init__(self, what: str, code: str) -> None:
-        """Look for the same `what` at two places; `code` of the findings."""
-        self._what = what
-        self._code = code
-        self._buckets: list[bytearray] = [bytearray() for _ in range(256)]
-
-    def add(self, packed: bytes | bytearray) -> None:
-        """Take ids and places, 24 bytes each."""
-        for at in range(0, len(packed), 24):
-            self._buckets[packed[at + 15]] += packed[at : at + 24]
-
-    def findings(self) -> Iterator[Finding]:
-        """Give an error for each id that is there a second time, at the later place."""
-        for bucket in self._buckets:
-            rows = sorted(bytes(bucket[at : at + 24]) for at in range(0, len(bucket), 24))
-            for one, other in pairwise(rows):
-                if one[:16] == other[:16]:
-                    text = one[:16].hex()
-                    id_ = "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
-                    first, second = int.from_bytes(one[16:], "big"), int.from_bytes(other[16:], "big")
-                    yield error(
-                        "escrow", second, self._code, f"the {self._what} is at leaf {first} already", id=id_
-                    )

@@ -12,7 +12,10 @@ from strongroom.leaves import ProofLeaf, ResealLeaf
 
 
 class _Said(NamedTuple):
-    """What is known of a range: the keys that open records there (None: not known now), and leaves of failures."""
+    """What is known of a range: the keys that open records there (None: not known now), and leaves of failures.
+
+    failed: the escrow leaf of each failure, in order.
+    """
 
     end: int
     keys: frozenset[str] | None
@@ -33,7 +36,8 @@ class KeyUse:
         if keys is not None:
             keys = self._keys.setdefault(keys, keys)
         end = leaf.first + leaf.count
-        self._put(leaf.first, _Said(end, keys, tuple(sorted({each.index for each in leaf.unprovable}))))
+        failed = sorted(index for index, _ in {(each.index, each.record) for each in leaf.unprovable})
+        self._put(leaf.first, _Said(end, keys, tuple(failed)))
 
     def reseal(self, leaf: ResealLeaf) -> None:
         """Forget which keys open what was sealed again."""
@@ -42,9 +46,13 @@ class KeyUse:
         for place in range(*self._touched(leaf.first, leaf.first + leaf.count)):
             self._said[place] = self._said[place]._replace(keys=None)
 
-    def obstacle(self, kid: str, size: int) -> str | None:
-        """Say why a key could not be retired in a tree of so many leaves; None where nothing needs it."""
+    def obstacle(self, kid: str, size: int, given_up: int = 0) -> str | None:
+        """Say why a key could not be retired in a tree of so many leaves; None where nothing needs it.
+
+        given_up: how many failures were given up; it has to be all that there are.
+        """
         at = 0
+        failed: list[int] = []
         for first, said in zip(self._firsts, self._said, strict=True):
             if first >= size:
                 break
@@ -56,10 +64,15 @@ class KeyUse:
                 )
             if kid in said.keys:
                 return f"it opened records of the escrow leaves {first} to {said.end - 1}"
-            if said.failed and said.failed[0] < size:
-                return f"a record of escrow leaf {said.failed[0]} did not open"
+            failed += (each for each in said.failed if each < size)
             at = said.end
-        return f"escrow leaf {at} was never looked at" if at < size else None
+        if at < size:
+            return f"escrow leaf {at} was never looked at"
+        if len(failed) == given_up:
+            return None
+        if not given_up:
+            return f"a record of escrow leaf {failed[0]} did not open"
+        return f"{given_up} unprovable records were given up, and the proofs before it name {len(failed)}"
 
     def _touched(self, first: int, end: int) -> tuple[int, int]:
         """Return which of the ranges lie within this one, be it in part."""

@@ -7,7 +7,7 @@ wrong with it, so that one fault is not found again in everything after it.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from strongroom.approvals import Subject, check_approval
 from strongroom.crypto.signing import key_id
@@ -32,38 +32,17 @@ from strongroom.leaves import (
 )
 from strongroom.mandates import Denial, Invitation, Revocation, Role, SealingKeyState
 from strongroom.messages import Attestation, Request
-from strongroom.roster import (
-    Roster,
-    check_issued,
-    check_unexpired,
-    judge_enrolment,
-)
+from strongroom.roster import Roster, check_issued, check_unexpired, judge_enrolment
 from strongroom.statements import Statement
 from strongroom_audit import releases
 from strongroom_audit.findings import warning
 from strongroom_audit.key_use import KeyUse
+from strongroom_audit.mentions import Named, Proof
 from strongroom_audit.releases import Approved, Case, Rates
 from strongroom_audit.replay import Replay, a
 
 _BARE: Final = (ReleaseLeaf, RefusalLeaf, ProofLeaf, ResealLeaf, RetirementLeaf)
 """Leaves that name no statement which is kept for others to read."""
-
-
-class Named(NamedTuple):
-    """A record that a leaf of the recovery log speaks of, whose it has to be, and under which name (None: any)."""
-
-    leaf: int
-    record: str
-    principal: str
-    name: str | None
-    what: str
-
-
-class Proof(NamedTuple):
-    """A leaf that speaks of a tree of the escrow log, and its index."""
-
-    place: int
-    leaf: ProofLeaf | ResealLeaf | RetirementLeaf
 
 
 @dataclass(slots=True)
@@ -368,7 +347,7 @@ class RecoveryAudit(Replay):
         self.proofs.append(Proof(self._index, entry))
         roster = self.roster
         states = {key.kid: key.state for key in roster.body.sealing_keys} if roster else {}
-        obstacle = self._key_use.obstacle(entry.kid, entry.size)
+        obstacle = self._key_use.obstacle(entry.kid, entry.size, entry.given_up)
         if states.get(entry.kid, SealingKeyState.CLOSED) is not SealingKeyState.CLOSED:
             obstacle = f"the roster in force calls it {states[entry.kid].value}"
         if obstacle is not None:

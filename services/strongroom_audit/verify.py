@@ -20,7 +20,8 @@ from strongroom.tiles import TILE_WIDTH
 from strongroom_audit import checkpoints, crosschecks, escrow_audit
 from strongroom_audit.checkpoints import Known
 from strongroom_audit.clocks import Clock
-from strongroom_audit.escrow_audit import UNKNOWN, Distinct, FirstEscrows, Judged, Owner, Rules
+from strongroom_audit.duplicates import Distinct, FirstEscrows
+from strongroom_audit.escrow_audit import UNKNOWN, Judged, Owner, Rules
 from strongroom_audit.findings import Finding, Findings, LogName, Severity, error, warning
 from strongroom_audit.folder import LOGS, Bundle, Export, LogFolder, bundles
 from strongroom_audit.recovery_audit import RecoveryAudit
@@ -122,6 +123,7 @@ class _Verification:
         heads = {log: self._head(log) for log in LOGS}
         self._gather()
         for log in LOGS:
+            self._part(checkpoints.superseded(self._known[log]))
             if heads[log] is None:
                 self._compare(self._known[log], 0, {})
         recovery = self._recovery(heads["recovery"])
@@ -184,7 +186,11 @@ class _Verification:
                 self._known[log].append(known)
 
     def _compare(self, known: Sequence[Known], size: int, roots: Mapping[int, bytes]) -> None:
-        found = list(checkpoints.compare(known, size, roots))
+        self._part(checkpoints.compare(known, size, roots))
+
+    def _part(self, findings: Iterable[Finding]) -> None:
+        """Take findings about checkpoints that are not to be collected."""
+        found = list(findings)
         self._found.take(found)
         self._apart |= {each.id for each in found}
 

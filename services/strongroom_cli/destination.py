@@ -36,11 +36,11 @@ def is_stdout(out: Path | None) -> bool:
 @contextmanager
 def destination(out: Path | None, *, force: bool) -> Iterator[BinaryIO]:
     """Give the stream to write a key to; a file is at `out`, with mode 0600, when the block ends well."""
-    from strongroom_agent.files import appearing
+    from strongroom_agent.files import new_file
 
     if out is None or is_stdout(out):
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    with appearing(out, overwrite=force) as (_, stream):
+    with new_file(out, overwrite=force) as (_, stream):
         yield stream

@@ -15,8 +15,8 @@ from strongroom_cli.options import EXISTING_FILE, home_option, output_option, pa
 from strongroom_cli.output import Output, legible, progress, run, when
 
 if TYPE_CHECKING:
+    from strongroom_agent.exporting import Exported
     from strongroom_agent.kept_exports import Move
-    from strongroom_agent.moving import Exported
     from strongroom_agent.waiting import Unreleased
 
 
@@ -79,7 +79,7 @@ def export(
     if len(set(records)) != len(records):
         raise UsageError("--record: an id is repeated")
     from strongroom.settings import read_root_key, read_roster
-    from strongroom_agent.moving import Exporter, move_to
+    from strongroom_agent.exporting import Exporter, move_to
 
     move = move_to(
         principal,

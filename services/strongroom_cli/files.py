@@ -14,9 +14,9 @@ from click.core import ParameterSource
 from strongroom.crypto.secret import Secret
 from strongroom.errors import UsageError
 from strongroom_cli.delivery import nothing_spooled_is_no_75, show_delivery, until_options
+from strongroom_cli.file_progress import reading
 from strongroom_cli.options import EXISTING_FILE, home_option, output_option, passphrase_option
 from strongroom_cli.output import Output, run
-from strongroom_cli.transfer import transfer
 
 STANDARD: Final = Path("-")
 
@@ -90,7 +90,7 @@ def seal(
         nothing_spooled_is_no_75(),
         ending_in_order(),
         Agent.open(home, passphrase=passphrase) as agent,
-        transfer("Sealing", file, then=waiting) as watch,
+        reading("Sealing", file, then=waiting) as watch,
     ):
         sealed = run(
             agent.seal_file(
@@ -119,7 +119,7 @@ def _seal_to_passphrase(
     with (
         nothing_spooled_is_no_75(),
         ending_in_order(),
-        transfer("Sealing", file, then="Writing to disk") as watch,
+        reading("Sealing", file, then="Writing to disk") as watch,
     ):
         seal_to_passphrase(file, target, passphrase, overwrite=force, watch=watch)
     if output.json:
@@ -168,13 +168,13 @@ def open_(
             if identity is not None:
                 raise UsageError(f"{file}: is sealed to a passphrase, which no identity replaces")
             entered = _passphrase(passphrase_from, confirm=False)
-            with transfer("Opening", file, then="Writing to disk") as watch:
+            with reading("Opening", file, then="Writing to disk") as watch:
                 sealed.open_with_passphrase(entered, target, overwrite=force, watch=watch)
         else:
             if passphrase_from is not None:
                 raise UsageError(f"{file}: is sealed to identities, which no passphrase replaces")
             identity_file = identity or Home.open(home).age_key_file
-            with transfer("Opening", file, then="Writing to disk") as watch:
+            with reading("Opening", file, then="Writing to disk") as watch:
                 sealed.open_with_identities(identity_file, target, overwrite=force, watch=watch)
     if output.json:
         output.document("open", {"path": str(target)})

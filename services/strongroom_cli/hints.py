@@ -4,6 +4,7 @@ from typing import Final
 
 from strongroom.errors import (
     InvitationInvalid,
+    MalformedStatement,
     NotFound,
     PrincipalRevoked,
     PrincipalUnknown,
@@ -20,6 +21,11 @@ _HINTS: Final = (
         PrincipalRevoked.code,
         "",
         "officers let this host in again: `strongroom invite NAME --replace`; then enrol in a new folder (--home)",
+    ),
+    (
+        MalformedStatement.code,
+        "is not a wrapped key",
+        "it is as it was made: the same command without --unwrap and --as",
     ),
     (PrincipalUnknown.code, "", "enrol with an officer's invitation: `strongroom enrol FILE`"),
     (

@@ -22,7 +22,7 @@ from strongroom_cli.options import EXISTING_FILE, home_option, output_option, pa
 from strongroom_cli.output import Output, lasting, legible, progress, run
 
 if TYPE_CHECKING:
-    from strongroom_agent.import_sources import Refusal
+    from strongroom_agent.import_entries import RefusedEntry
     from strongroom_agent.importing import Imported, Progress
 
 _SHOWN: Final = 10
@@ -111,8 +111,9 @@ def import_(
     from strongroom.crypto.rsa import Padding
     from strongroom.messages import WrappedFormat
     from strongroom.settings import read_root_key
-    from strongroom_agent.import_sources import Defaults, source_of
-    from strongroom_agent.moving_in import Receiver
+    from strongroom_agent.import_entries import Defaults
+    from strongroom_agent.import_sources import source_of
+    from strongroom_agent.receiving import Receiver
 
     defaults = Defaults(
         kind=kind,
@@ -154,14 +155,14 @@ class _Refusals:
     """Writes every refusal to the report, if there is one, and keeps the first few."""
 
     def __init__(self, path: Path | None, stream: TextIO | None) -> None:
-        self.first: list[Refusal] = []
+        self.first: list[RefusedEntry] = []
         self.path = path
         self._stream = stream
         self._writer = csv.writer(stream) if stream is not None and path and path.suffix == ".csv" else None
         if self._writer is not None:
             self._writer.writerow(_FIELDS)
 
-    def take(self, refusal: "Refusal") -> None:
+    def take(self, refusal: "RefusedEntry") -> None:
         """Note one."""
         if len(self.first) < _SHOWN:
             self.first.append(refusal)

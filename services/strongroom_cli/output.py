@@ -6,14 +6,16 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import rich_click as click
 
 from strongroom.errors import ExitCode, UsageError
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 SCHEMA: Final = 1
-_WHOLE: Final = frozenset({"record", "id", "stored", "since"})
 _PIPE_COLUMNS: Final = 10_000
 
 T = TypeVar("T")
@@ -30,25 +32,45 @@ class Output:
         click.echo(json.dumps({"schema": SCHEMA, "kind": kind, **content}, indent=2, default=str))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Print a table for people. Ids and times stay whole, other wide cells fold; a pipe gets a line a row."""
+        """Print a table for people; a pipe gets a line a row, a terminal too narrow for it a line a cell."""
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
-        shown = Table(header_style="bold", box=None, pad_edge=False)
-        for column in columns:
-            shown.add_column(column, overflow="fold", no_wrap=column in _WHOLE)
+        shown = Table(*columns, header_style="bold", box=None, pad_edge=False)
         for row in rows:
             shown.add_row(*(Text(str(cell)) for cell in row))
         console = Console(highlight=False)
         if not console.is_terminal:
             console.width = _PIPE_COLUMNS
+        elif (
+            rows
+            and console.measure(shown, options=console.options.update(width=_PIPE_COLUMNS)).maximum > console.width
+        ):
+            shown = _stacked(columns, rows)
         console.print(shown)
 
     def line(self, text: str) -> None:
         """Print a sentence for people; nothing in JSON mode, where the document says it."""
         if not self.json:
             click.echo(text)
+
+
+def _stacked(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> "Table":
+    """Return rows one below the other: a line for each cell that says something, and an empty one between rows."""
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=None, pad_edge=False, show_header=False)
+    shown.add_column(style="bold", no_wrap=True)
+    shown.add_column(overflow="fold")
+    for number, row in enumerate(rows):
+        if number:
+            shown.add_row()
+        for column, cell in zip(columns, row, strict=True):
+            if (text := str(cell)) not in {"", "-"}:
+                shown.add_row(column, Text(text))
+    return shown
 
 
 def conclude(kind: str, findings: Sequence[str], output: Output, *, well: str) -> NoReturn:

@@ -125,6 +125,8 @@ def recover(
         check_record(record)
     check_destination(out, force=force, reveal=reveal, json=output.json)
     wish = wish_of(form, recipient, padding, unwrap=unwrap)
+    if sealed is not None:
+        _check_has_session_key(sealed)
     told = _Told(output, reason)
     # The file is there before the authority is asked: a key that has no place to go is not released.
     with (
@@ -156,6 +158,18 @@ def recover(
     if recovery.missing:
         # A newer key may have been hidden from the authority: this one may be old.
         sys.exit(ExitCode.FAILED)
+
+
+def _check_has_session_key(file: Path) -> None:
+    """Raise UsageError for a file that is sealed to a passphrase: the authority has nothing of it."""
+    from strongroom_agent.files import opening
+
+    with opening(file) as content:
+        if content.is_for_passphrase:
+            raise UsageError(
+                f"{file}: is sealed to a passphrase, and nothing of it is in escrow",
+                hint=f"`strongroom open {file}` asks for it",
+            )
 
 
 class _Told:

@@ -1,6 +1,7 @@
 """Commands of an authority whose sealing keys change: reseal, retire-key, and the counts that `show` prints."""
 
 import asyncio
+import re
 import signal
 import sys
 import time
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 _LINE_SECONDS: Final = 10.0
 _SHOWN_TROUBLES_MAX: Final = 20
+_SHOWN_UNPROVABLE_MAX: Final = 20
 _KID_DIGITS: Final = 32
+_FINDING: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|leaf:(0|[1-9][0-9]{0,14})")
 
 
 @click.command("reseal")
@@ -172,13 +175,23 @@ def _pace(progress: "Progress") -> str:
 
 @click.command("retire-key")
 @click.argument("kid")
+@click.option(
+    "--give-up",
+    multiple=True,
+    metavar="RECORD",
+    help="An unprovable record that shall not keep the key; all of them have to be named. Repeatable.",
+)
 @output_option
-def retire_key(*, kid: str, output: Output) -> None:
+def retire_key(*, kid: str, give_up: tuple[str, ...], output: Output) -> None:
     """Retire a sealing key that no record needs any more, and put its key file aside.
 
     It runs where `reseal` does, with the prover's settings. The recovery log decides, not the database's rows: the
     roster in force says that the key is closed, or does not name it, and the prover has looked at every record
     since it was sealed again, and opened none by this key. The key file is moved into `retired`, never deleted.
+
+    A record that is unprovable keeps every key, for perhaps that key alone opens it. What can never open, garbage
+    of a broken host, say, is given up by name: its id, or `leaf:N` for a whole statement. How many were is put on
+    record. If the key would have opened one of them after all, it is lost with the key.
 
     Exit code 6 while only looks of the prover are missing, 1 while records need the key or are unprovable.
 
@@ -189,11 +202,14 @@ def retire_key(*, kid: str, output: Output) -> None:
 
     if len(kid) != _KID_DIGITS or set(kid) - set("0123456789abcdef"):
         raise click.UsageError(f"{kid[:80]!r} is no id of a sealing key: {_KID_DIGITS} hex digits")
+    slip = next((each for each in give_up if not _FINDING.fullmatch(each)), None)
+    if slip is not None:
+        raise click.UsageError(f"--give-up {slip[:80]!r}: neither the id of a record nor leaf:N")
     settings = _settings()
 
     async def retired() -> "Retirement":
         async with means_of(settings) as (means, keys):
-            return await retire(means, keys, kid)
+            return await retire(means, keys, kid, give_up=give_up)
 
     done = carry_out("Judging", retired())
     path = None
@@ -215,6 +231,15 @@ def _exit_code(done: "Retirement") -> ExitCode:
 def _retirement(done: "Retirement", path: Path | None) -> dict[str, object]:
     return {
         **done.verdict.document(),
+        "unprovable_records": [
+            {
+                "index": each.index,
+                "record": each.record,
+                "principal": done.principals.get(each.index),
+                "code": each.code,
+            }
+            for each in done.verdict.unprovable
+        ],
         "retired": done.is_retired,
         "before": done.before,
         "needed": done.needed,
@@ -227,7 +252,10 @@ def _say(done: "Retirement", path: Path | None, output: Output) -> None:
     verdict = done.verdict
     if done.is_retired:
         since = f" since {when(done.before)}" if done.before is not None else ""
-        output.line(f"sealing key {verdict.kid} is retired{since}: no record needs it")
+        which = "no record that opens" if verdict.given_up else "no record"
+        output.line(f"sealing key {verdict.kid} is retired{since}: {which} needs it")
+        if verdict.given_up and done.before is None:
+            output.line(f"  {verdict.given_up:,} unprovable records were given up, which is on record")
         if path is not None:
             output.line(f"  its key file is now {path}")
         else:
@@ -239,19 +267,41 @@ def _say(done: "Retirement", path: Path | None, output: Output) -> None:
     output.line(f"sealing key {verdict.kid} cannot be retired yet:")
     for words in _obstacles(done):
         output.line(f"  {words}")
+    if not verdict.unprovable:
+        return
+    from strongroom_recovery.reseal.retirement import name_of
+
+    output.line("unprovable:")
+    rows = [
+        [legible(name_of(each)), legible(done.principals.get(each.index, "-")), each.code]
+        for each in verdict.unprovable[:_SHOWN_UNPROVABLE_MAX]
+    ]
+    output.table(["record", "principal", "code"], rows)
+    if (more := len(verdict.unprovable) - _SHOWN_UNPROVABLE_MAX) > 0:
+        output.line(f"and {more:,} more: -o json lists all of them")
 
 
 def _obstacles(done: "Retirement") -> Iterator[str]:
+    from strongroom.mandates import SealingKeyState
+
     verdict = done.verdict
     if verdict.is_in_use and verdict.state is not None:
         yield f"the roster in force calls it {verdict.state.value}: blobs sealed to it are still taken"
-        yield f"  next: `strongroom authority sign-roster FOLDER --close {verdict.kid}`"
+        if verdict.state is SealingKeyState.ACTIVE:
+            yield "  next: another key takes over first: `strongroom authority add-key`, and"
+            yield "        `strongroom authority sign-roster FOLDER --add-key CARD --activate NEW`; then"
+            yield f"        `strongroom authority sign-roster FOLDER --close {verdict.kid}`"
+        else:
+            yield f"  next: `strongroom authority sign-roster FOLDER --close {verdict.kid}`; if that is in"
+            yield "        place already, the recovery worker puts it in force within half a minute: ask again"
     if done.needed:
         yield f"{done.needed:,} records need it: their newest blob is sealed to it"
         yield "  next: `strongroom authority reseal`"
     if verdict.unprovable:
-        yield f"{verdict.unprovable:,} records are unprovable: perhaps this key alone opens them"
-        yield "  next: `strongroom coverage` lists them; hosts that still have the key escrow it anew"
+        beside = f", beside the {verdict.given_up:,} that were named" if verdict.given_up else ""
+        yield f"{len(verdict.unprovable):,} records are unprovable{beside}: perhaps this key alone opens them"
+        yield "  next: see why the prover says so; let hosts that still have the keys escrow them anew;"
+        yield "        what can never open keeps it until it is given up: `--give-up RECORD` for every one of them"
     if verdict.unseen:
         leaves = f"in {verdict.unseen_leaves:,} statements"
         yield f"{done.unseen:,} records, {leaves}, were not looked at since they were escrowed or sealed again"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import rich_click as click
 
-from strongroom.errors import UsageError
+from strongroom.errors import RosterInvalid, UsageError
 from strongroom_cli.expectations import expect_option
 from strongroom_cli.options import EXISTING_FILE, output_option
 from strongroom_cli.output import Output, legible, when
@@ -160,7 +160,12 @@ def sign_roster(
     passphrase = read_passphrase(root_passphrase_file) if root_passphrase_file else None
     key = read_signing_key(root_key_file or folder / "root" / "root.key", passphrase)
     before = _before(path, handed_over, key)
-    after = next_roster(before, wanted, key, now=int(time.time()), life_seconds=life_days * _DAY_SECONDS)
+    try:
+        after = next_roster(before, wanted, key, now=int(time.time()), life_seconds=life_days * _DAY_SECONDS)
+    except RosterInvalid as error:
+        if close and error.hint is None:
+            error.hint = "before an active key is closed, another takes over: --add-key CARD --activate NEW"
+        raise
     click.echo(f"roster version {after.body.version} follows version {before.body.version}", err=True)
     for words in differences(before.body, after.body) or ["nothing but its version and times changes"]:
         click.echo(f"  {legible(by_option(words))}", err=True)

@@ -203,7 +203,8 @@ class ResealLeaf(_Leaf):
     """Recovery log: key blobs of the escrow leaves from `first` on, `count` of them, were sealed again to `kid`.
 
     size, root: the tree of the escrow log under which their statements were verified. records: how many were sealed
-    again. left: how many were not, because they do not open. digest: over all of them (SPEC 7.7).
+    again. left: how many were not: they do not open, or were sealed to that key before; a statement that does not
+    verify counts as one. digest: over all that were sealed again (SPEC 7.7).
     """
 
     type: Literal["reseal"] = "reseal"
@@ -224,12 +225,17 @@ class ResealLeaf(_Leaf):
 
 
 class RetirementLeaf(_Leaf):
-    """Recovery log: no record of the escrow log's tree of `size` leaves needs the sealing key `kid` any more."""
+    """Recovery log: no record of the escrow log's tree of `size` leaves needs the sealing key `kid` any more.
+
+    given_up: how many findings were given up with it, all that the leaves before call unprovable; missing in leaves
+    from before that could be done.
+    """
 
     type: Literal["retirement"] = "retirement"
     kid: KeyId
     size: LeafIndex
     root: Digest
+    given_up: Annotated[int, Field(ge=0, le=limits.INTEGER_MAX)] = 0
 
 
 Leaf = Annotated[

@@ -51,11 +51,11 @@ class Signers:
         The first checkpoint by a log's next key ends the time of the one before: who has seen it takes no newer one
         by a former key. So a former key that gets lost later is worth nothing against them.
         """
-        if known is not None and self._term(new.key) < self._term(known.key):
+        if known is not None and self.term(new.key) < self.term(known.key):
             raise CheckpointInvalid(
                 "it is signed by a former key of the log, which signs no more: the next key's checkpoints were seen"
             )
 
-    def _term(self, key: bytes) -> int:
+    def term(self, key: bytes) -> int:
         """Give a key's place in the order of their times; one that is not listed any more counts as newest."""
         return self.former.index(key) if key in self.former else len(self.former)

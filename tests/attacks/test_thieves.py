@@ -114,7 +114,7 @@ async def test_receipts_for_keys_that_were_thrown_away_are_found_by_the_next_syn
     async with stage.both_workers():
         with await stage.host() as host:
             assert (await host.escrow([key()])).stored == 1
-            await as_superuser(stage.databases, "TRUNCATE records, escrow_statements")
+            await as_superuser(stage.databases, "TRUNCATE records, escrow_statements, resealed_blobs")
             report = await host.sync()
     assert report.missing
     assert report.exit_code != 0

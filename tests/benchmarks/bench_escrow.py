@@ -22,6 +22,7 @@ import asyncpg
 import pytest
 from tests.support import authority as make
 from tests.support import workers
+from tests.support.measuring import environment_of, spread
 from tests.support.workers import Brokers, Databases
 
 from strongroom import broker as amqp
@@ -104,14 +105,9 @@ async def bench(database: Databases, broker: Brokers, tmp_path: Path) -> Bench:
 @asynccontextmanager
 async def our_worker(bench: Bench) -> AsyncIterator[subprocess.Popen[bytes]]:
     """Run the escrow worker as its own process."""
-    environment = {
-        f"STRONGROOM_{name.upper()}": str(value.get_secret_value() if hasattr(value, "get_secret_value") else value)
-        for name, value in bench.settings
-        if value is not None
-    }
     with (bench.folder / "worker.log").open("ab") as log:
         process = subprocess.Popen(  # noqa: ASYNC220  it only starts it
-            [sys.executable, "-m", "strongroom_escrow"], env={**os.environ, **environment}, stderr=log
+            [sys.executable, "-m", "strongroom_escrow"], env=environment_of(bench.settings), stderr=log
         )
     try:
         yield process
@@ -208,10 +204,6 @@ async def _drain(bench: Bench, run: Callable[[Bench], Any]) -> float:
     return rate
 
 
-def _spread(figures: list[float]) -> str:
-    return f"median {statistics.median(figures):,.0f}  (min {min(figures):,.0f}, max {max(figures):,.0f})"
-
-
 async def bench_batches_against_one_at_a_time(bench: Bench) -> None:
     """One escrow worker process against the obvious per-message handler, in turns, one record a statement."""
     ours, obvious, ratios = [], [], []
@@ -219,8 +211,8 @@ async def bench_batches_against_one_at_a_time(bench: Bench) -> None:
         obvious.append(await _drain(bench, obvious_worker))
         ours.append(await _drain(bench, our_worker))
         ratios.append(ours[-1] / obvious[-1])
-    print(f"\nescrow worker         records/s {_spread(ours)}")
-    print(f"obvious handler       records/s {_spread(obvious)}")
+    print(f"\nescrow worker         records/s {spread(ours)}")
+    print(f"obvious handler       records/s {spread(obvious)}")
     print(f"ratio, round by round median {statistics.median(ratios):.2f}  ({min(ratios):.2f} to {max(ratios):.2f})")
 
 

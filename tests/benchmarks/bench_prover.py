@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import os
 import statistics
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import asyncpg
 import pytest
 from tests.conftest import FreshDatabase
 from tests.support import authority as make
+from tests.support.measuring import cpu_seconds, environment_of, spread
 from tests.support.proving import Proven, proven_place
 
 from strongroom.blobs import BlobContext
@@ -38,26 +38,15 @@ async def at(database: FreshDatabase, tmp_path: Path) -> Proven:
 @asynccontextmanager
 async def prover(at: Proven) -> AsyncIterator["subprocess.Popen[bytes]"]:
     """Run a prover as its own process."""
-    environment = {
-        f"STRONGROOM_{name.upper()}": str(value.get_secret_value() if hasattr(value, "get_secret_value") else value)
-        for name, value in at.settings
-        if value is not None
-    }
     with (at.place.folder / "prover.log").open("ab") as log:
         process = subprocess.Popen(  # noqa: ASYNC220  it only starts it
-            [sys.executable, "-m", "strongroom_recovery.prover"], env={**os.environ, **environment}, stderr=log
+            [sys.executable, "-m", "strongroom_recovery.prover"], env=environment_of(at.settings), stderr=log
         )
     try:
         yield process
     finally:
         process.terminate()
         await asyncio.to_thread(process.wait, 60)
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the processor time that a process has had."""
-    fields = (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def proving(at: Proven) -> tuple[float, float]:
@@ -110,11 +99,7 @@ async def bench_proving_against_bare_opening(at: Proven) -> None:
         proven, opened = [each[place] for each in ours], [each[place] for each in opening]
         ratios = [mine / other for mine, other in zip(proven, opened, strict=True)]
         print(f"\nby {clock}")
-        print(f"prover                records/s {_spread(proven)}")
-        print(f"bare open and verify  records/s {_spread(opened)}")
+        print(f"prover                records/s {spread(proven)}")
+        print(f"bare open and verify  records/s {spread(opened)}")
         print(f"ratio, round by round median {statistics.median(ratios):.2f}", end="  ")
         print(f"({min(ratios):.2f} to {max(ratios):.2f})")
-
-
-def _spread(figures: list[float]) -> str:
-    return f"median {statistics.median(figures):,.0f}  (min {min(figures):,.0f}, max {max(figures):,.0f})"

@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import os
 import statistics
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import asyncpg
 import pytest
 from tests.conftest import FreshDatabase
 from tests.support import authority as make
+from tests.support.measuring import cpu_seconds, environment_of, spread
 from tests.support.proving import Proven, proven_place
 from tests.support.resealing import change_key, check_rows, new_key
 
@@ -44,28 +44,17 @@ async def at(database: FreshDatabase, tmp_path: Path) -> Proven:
     return await proven_place(database, tmp_path)
 
 
-def cpu_seconds(pid: int) -> float:
-    """Return the processor time that a process has had."""
-    fields = (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 async def resealing(at: Proven) -> tuple[float, float]:
     """Seal again what was not yet; return records a second, by the wall clock and of its CPU.
 
     Both clocks start with its first entry, so that starting a process is not counted.
     """
-    environment = {
-        f"STRONGROOM_{name.upper()}": str(value.get_secret_value() if hasattr(value, "get_secret_value") else value)
-        for name, value in at.settings
-        if value is not None
-    }
     connection = await asyncpg.connect(at.databases.superuser_url)
     query = "SELECT count(*) FROM resealed_blobs"
     before = await connection.fetchval(query)
     with (at.place.folder / "reseal.log").open("ab") as log:
         process = subprocess.Popen(  # noqa: ASYNC220  it only starts it
-            [sys.executable, "-c", COMMAND], env={**os.environ, **environment}, stdout=log, stderr=log
+            [sys.executable, "-c", COMMAND], env=environment_of(at.settings), stdout=log, stderr=log
         )
         while (first := await connection.fetchval(query)) == before:  # noqa: ASYNC110  it is another process
             await asyncio.sleep(0.01)
@@ -111,11 +100,7 @@ async def bench_sealing_again_against_bare_operations(at: Proven) -> None:
         mine, theirs = [each[place] for each in ours], [each[place] for each in plain]
         ratios = [one / other for one, other in zip(mine, theirs, strict=True)]
         print(f"\nby {clock}")
-        print(f"reseal                      records/s {_spread(mine)}")
-        print(f"bare verify, open and seal  records/s {_spread(theirs)}")
+        print(f"reseal                      records/s {spread(mine)}")
+        print(f"bare verify, open and seal  records/s {spread(theirs)}")
         print(f"ratio, round by round       median {statistics.median(ratios):.2f}", end="  ")
         print(f"({min(ratios):.2f} to {max(ratios):.2f})")
-
-
-def _spread(figures: list[float]) -> str:
-    return f"median {statistics.median(figures):,.0f}  (min {min(figures):,.0f}, max {max(figures):,.0f})"

@@ -4,6 +4,7 @@
 import asyncio
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from structlog.testing import capture_logs
@@ -35,7 +36,7 @@ from strongroom.blobs import BlobContext, seal_material
 from strongroom.crypto.key_file import write_sealing_key
 from strongroom.crypto.sealing import PrivateSealingKey, Suite
 from strongroom.crypto.secret import Secret
-from strongroom.errors import ConfigurationInvalid, NotFound, RosterExpired
+from strongroom.errors import ConfigurationInvalid, NotFound, RosterExpired, UsageError
 from strongroom.leaves import ProofLeaf
 from strongroom_recovery.prover.proving import Trouble
 from strongroom_recovery.reseal.counting import count
@@ -376,8 +377,54 @@ async def test_an_unprovable_record_keeps_every_key(at: Proven) -> None:
     await reseal(at)
     await at.look()
     done = await retired(at, OLD.kid)
-    assert (done.is_retired, done.verdict.opened, done.verdict.unprovable) == (False, 0, 1)
+    assert (done.is_retired, done.verdict.opened, len(done.verdict.unprovable)) == (False, 0, 1)
     assert not done.verdict.awaits_proof
+
+
+async def test_the_garbage_of_a_broken_host_is_given_up_by_name_and_on_record(at: Proven) -> None:
+    """All of it or nothing: some, or others beside, leave the log as it was; the rest is proven without the key."""
+    good, garbage, lost = await at.escrow(
+        make.escrow(records=[make.record(), make.record(blob=b"x")]), make.escrow(records=[make.record()])
+    )
+    await ask_superuser(at.databases, "DELETE FROM records WHERE id = $1", UUID(lost.id))
+    await ask_superuser(at.databases, "DELETE FROM escrow_statements WHERE leaf_index = 1")
+    key = await change_key(at)
+    await closed(at, key)
+    await reseal(at)
+    await at.look()
+    refused = await retired(at, OLD.kid)
+    assert [(each.record, each.index) for each in refused.verdict.unprovable] == [(garbage.id, 0), (None, 1)]
+    assert refused.principals == {0: make.PRINCIPAL}
+    some = await retired(at, OLD.kid, garbage.id)
+    assert (some.is_retired, some.verdict.given_up, len(some.verdict.unprovable)) == (False, 1, 1)
+    for stranger in (good.id, lost.id, "leaf:0"):
+        with pytest.raises(UsageError, match=f"{stranger}: nothing that the prover calls unprovable"):
+            await retired(at, OLD.kid, garbage.id, "leaf:1", stranger)
+    assert await retirements(at) == []
+    done = await retired(at, OLD.kid, garbage.id, "leaf:1")
+    [leaf] = await retirements(at)
+    assert (done.is_retired, leaf.given_up, leaf.size) == (True, 2, 2)
+    again = await retired(at, OLD.kid, garbage.id, "leaf:1")
+    assert (again.before, len(await retirements(at))) == (at.now, 1)
+    folder = at.settings.sealing_keys_dir
+    assert folder is not None
+    put_aside(folder, OLD.kid)
+    [proof] = await at.look_again()
+    assert (proof.records, proof.kids, len(proof.unprovable)) == (1, {key.kid: 1}, 2)
+
+
+async def test_one_that_is_found_on_the_way_has_to_be_named_too(at: Proven) -> None:
+    """What came after the list was read is not given up unseen."""
+    first = (await at.escrow(make.escrow(records=[make.record(blob=b"x")])))[0]
+    key = await change_key(at)
+    await closed(at, key)
+    await reseal(at)
+    await at.look()
+    second = (await at.escrow(make.escrow(records=[make.record(blob=b"y")])))[0]
+    done = await retired(at, OLD.kid, first.id)
+    assert [each.record for each in done.verdict.unprovable] == [second.id]
+    assert (done.is_retired, await retirements(at)) == (False, [])
+    assert (await retired(at, OLD.kid, first.id, second.id)).is_retired
 
 
 async def test_proofs_that_do_not_say_by_which_keys_do_not_count(at: Proven) -> None:

@@ -20,6 +20,7 @@ from tests.support import authority as make
 from tests.support import requests as ask
 from tests.support.proving import named, proven_place
 from tests.support.recovery import place_of
+from tests.support.resealing import adopt, new_key, reseal_leaves, resealer, write_key
 from tests.support.tokens import MODULE, PIN, Shelf, SoftToken, shelf_in
 from tests.support.workers import Brokers, Databases, write_files
 
@@ -56,6 +57,7 @@ from strongroom_cli.authority import init
 from strongroom_cli.authority_keys import add_key
 from strongroom_cli.doctor import doctor
 from strongroom_cli.officer import init as officer_init
+from strongroom_recovery.reseal import worker as reseal_worker
 
 INFO = b"the place of this blob"
 MATERIAL = Secret(b"planted key material")
@@ -237,16 +239,30 @@ def test_a_token_whose_keys_are_gone_condemns_no_blob(opened: Opened, shelf: She
             question()
 
 
-@pytest.mark.parametrize("function", ["derived", "decrypted"])
-def test_a_token_that_gives_wrong_results_condemns_no_blob(
-    opened: Opened, monkeypatch: pytest.MonkeyPatch, function: str
-) -> None:
+def test_a_token_that_gives_wrong_results_condemns_no_blob(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before a blob is called bad, the key has to open one of our making."""
     with monkeypatch.context() as patch:
-        patch.setattr(token_objects, function, lambda *_: Secret(bytes(32)))
-        for question in (opened.open,) if function == "derived" else ():
-            with pytest.raises(KeyDeviceUnavailable, match="wrong results"):
-                question()
+        patch.setattr(token_objects, "derived", lambda *_: Secret(bytes(32)))
+        with pytest.raises(KeyDeviceUnavailable, match="wrong results"):
+            opened.open()
+    opened.check()
+
+
+@pytest.mark.parametrize("trial", [None, Secret(bytes(32))], ids=["refused, too", "wrong"])
+def test_a_token_that_refuses_a_wrapped_key_has_to_open_one_of_our_making(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch, trial: Secret | None
+) -> None:
+    """Its word for a bad ciphertext is that for its own faults; where it fails at ours, no key is called bad."""
+
+    def decrypted(_private: object, ciphertext: bytes) -> Secret:
+        if trial is None or ciphertext == opened.wrapped:
+            raise DeviceFault("EncryptedDataInvalid")
+        return trial
+
+    with monkeypatch.context() as patch:
+        patch.setattr(token_objects, "decrypted", decrypted)
+        with pytest.raises(KeyDeviceUnavailable):
+            opened.unwrap()
     opened.check()
 
 
@@ -810,3 +826,29 @@ async def test_the_prover_waits_for_a_token_that_is_away_and_then_proves(
         assert await prover.turn(asyncio.Event())
     (proof,) = await at.proofs()
     assert (named([proof]), proof.records) == (set(), 3)
+
+
+async def test_sealing_again_waits_for_a_token_that_is_taken_away_in_the_middle(
+    soft: SoftToken, shelf: Shelf, database: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was committed stays, no record is left for it, and the rest follows when the token is back."""
+    old, key = soft.make(KeyLabel.SEALING), new_key()
+    at = await proven_place(database, tmp_path)
+    at.place.write_roster(make.next_roster(at.place.roster, sealing_keys=[make.sealing_entry(), entry(old)]))
+    await at.escrow(*(make.escrow(records=[sealed_to(old)]) for _ in range(3)))
+    write_key(at, key)
+    await adopt(at, (key, SealingKeyState.ACTIVE), (make.sealing_key(), SealingKeyState.CLOSED))
+    monkeypatch.setattr(reseal_worker, "LOOK_SECONDS_MAX", -1)  # a leaf at a time
+    stop = asyncio.Event()
+    async with resealer(at, keyring=soft.setting) as job:
+        assert await job.turn(stop)
+        with shelf.away(), pytest.raises(KeyDeviceUnavailable):
+            await job.turn(stop)
+        assert [(leaf.records, leaf.left) for leaf in await reseal_leaves(at)] == [(1, 0)]
+        await job.serve(stop)
+        assert job.is_done
+    assert [(leaf.first, leaf.records, leaf.left) for leaf in await reseal_leaves(at)] == [
+        (n, 1, 0) for n in range(3)
+    ]
+    (proof,) = await at.look()
+    assert (named([proof]), proof.kids) == (set(), {key.kid: 3})

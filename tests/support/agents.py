@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from strongroom.crypto.secret import Secret
 from strongroom.crypto.signing import SigningKey
@@ -12,8 +13,9 @@ from strongroom.errors import Denied, PermanentError
 from strongroom.messages import Rejection
 from strongroom.replies import Reply
 from strongroom.statements import Statement, parse_envelope
-from strongroom.testing import FakeMessage
+from strongroom.testing import FakeAuthority, FakeMessage
 from strongroom_agent.home import Home
+from strongroom_agent.identity import attach, create_officer_home
 from strongroom_agent.link import Connector, Link
 from strongroom_agent.packing import KeyToEscrow
 
@@ -37,6 +39,20 @@ class Clock:
 def key(material: bytes = MATERIAL, name: str = "disk") -> KeyToEscrow:
     """Give a key to escrow."""
     return KeyToEscrow(material=Secret(material), name=name, kind="disk-key", serial_number="C02XYZ")
+
+
+def officer_home(authority: FakeAuthority, path: Path) -> Home:
+    """Make the home of an officer with every role, called as its folder is, whom the newest roster names."""
+    home = create_officer_home(path, path.name, passphrase=None)
+    authority.name_officer(path.name, home.config.public_key)
+    return attach(
+        home,
+        root_key=authority.root.public_key,
+        roster=authority.roster.statement.envelope(),
+        broker_url="amqps://officer:hidden@broker.example/strongroom",
+        broker_ca=None,
+        now=NOW,
+    )
 
 
 def on(verb: str, alteration: Alteration) -> Alteration:

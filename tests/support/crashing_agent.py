@@ -136,12 +136,16 @@ def _arm(moment: str) -> None:
         "after marking": (spool.Spool, "settle", True),
         "before enrolled": (state.State, "mark_enrolled", False),
         "inside enrolled": (state.State, "mark_enrolled", True),
-        "before appearing": (private_file, "_move", False),
-        "after appearing": (private_file, "_move", True),
+        "before appearing": (private_file, "_name", False),
+        "after appearing": (private_file, "_name", True),
+        # Where the file system has no files without a name.
+        "before moving": (private_file, "_move", False),
+        "after moving": (private_file, "_move", True),
     }
-    if moment in places:
-        owner, name, done = places[moment]
-        setattr(owner, name, _dying(getattr(owner, name) if done else None))
+    for each in (moment, moment.replace("appearing", "moving")):
+        if each in places:
+            owner, name, done = places[each]
+            setattr(owner, name, _dying(getattr(owner, name) if done else None))
 
 
 async def main(home: str, socket: str, action: str, moment: str, argument: str) -> None:

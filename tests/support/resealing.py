@@ -110,10 +110,10 @@ async def reseal(at: Proven, **changes: Any) -> Progress:
     return job.progress
 
 
-async def retired(at: Proven, kid: str) -> Retirement:
-    """Try to retire a key."""
+async def retired(at: Proven, kid: str, *give_up: str) -> Retirement:
+    """Try to retire a key, these records given up."""
     async with wiring.means_of(at.settings) as (means, keys):
-        return await retire(means, keys, kid, clock=lambda: at.now)
+        return await retire(means, keys, kid, give_up=give_up, clock=lambda: at.now)
 
 
 async def reseal_leaves(at: Proven) -> list[ResealLeaf]:

@@ -4,7 +4,10 @@ The same targets run for longer under atheris: `make fuzz`.
 """
 
 import ast
+import base64
+import gzip
 import random
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +25,48 @@ from strongroom.errors import MalformedStatement, StrongroomError
 FORMATS = Path(formats.__file__).parent
 CHANGES_OF_A_SEED = 60
 SEED_BYTES_MAX = 40_000
+
+_MANY = 20_000
+_ZEROS = gzip.compress(bytes(64 << 20), mtime=0)
+
+
+def _nested(depth: int) -> bytes:
+    """Give as many SEQUENCEs in one another, each of the right length."""
+    found = b""
+    for _ in range(depth):
+        size = len(found)
+        head = bytes([size]) if size < 0x80 else b"\x83" + size.to_bytes(3, "big")
+        found = b"\x30" + head + found
+    return found
+
+
+def _pem(label: bytes, content: bytes) -> bytes:
+    return b"-----BEGIN %b-----\n%b-----END %b-----\n" % (label, base64.encodebytes(content), label)
+
+
+BOMBS = {
+    "endless nesting": b"\x30\x80" * _MANY,
+    "deep nesting": _nested(_MANY // 5),
+    "octets in octets": b"\x24\x80" * _MANY + b"\x04\x01x" + bytes(2 * _MANY),
+    "a length of 4 GiB": b"\x30\x84\xff\xff\xff\xff\x02\x01\x00",
+    "a length of 2 to the 1,008": b"\x30\xfe" + b"\xff" * 126 + b"\x02\x01\x00",
+    "a long integer": b"\x30\x83\x00\xea\x64\x02\x83\x00\xea\x60" + b"\x7f" * 60_000,
+    "a long object identifier": b"\x06\x83\x00\xea\x60" + b"\xff" * 59_999 + b"\x7f",
+    "64 MiB in gzip": _ZEROS,
+    "nesting in PEM": _pem(b"CMS", b"\x30\x80" * _MANY),
+    "gzip in PEM": _pem(b"PRIVATE KEY", _ZEROS),
+    "deep lists": b"[" * _MANY,
+    "deep objects": b'{"a":' * _MANY,
+    "a number of many digits": b"1" * _MANY,
+    "a member with such a number": b'{"format":' + b"9" * _MANY + b"}",
+    "many members": b"{" + b",".join(b'"%d":0' % number for number in range(_MANY // 10)) + b"}",
+    "an SSH length of 4 GiB": _pem(b"OPENSSH PRIVATE KEY", b"openssh-key-v1\0" + b"\xff" * 64),
+    "an age work factor of 2 to the 63": b"age-encryption.org/v1\n-> scrypt AAAAAAAAAAAAAAAAAAAAAA 63\n",
+    "one quote": b'name,text\n"' + b"x" * 40 * _MANY,
+    "many line feeds": b"\n" * _MANY,
+    "many commas": b"name,text\n" + b"," * _MANY,
+}
+BOMB_BYTES_MAX = 48 << 20  # 64 MiB of zeros would show
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +129,19 @@ def test_noise_is_read_or_refused(name: str) -> None:
         judge(name, data)
 
     feed()
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_bomb_is_read_or_refused_in_little_memory(name: str) -> None:
+    """Nested ASN.1 and JSON, lengths and numbers beyond all measure, and what grows when it is unpacked."""
+    for bomb in BOMBS.values():
+        tracemalloc.start()
+        try:
+            judge(name, bomb)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < BOMB_BYTES_MAX
 
 
 def test_another_error_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,7 +120,7 @@ MEMBERS = {
     "refusal": {"id", "digest", "requester", "requester_kind", "code"},
     "proof": {"first", "count", "size", "root", "records", "kids", "unprovable"},
     "reseal": {"first", "count", "size", "root", "kid", "records", "left", "digest"},
-    "retirement": {"kid", "size", "root"},
+    "retirement": {"kid", "size", "root", "given_up"},
     "attestation": {"id", "digest", "principal", "key", "matching", "stale"},
 }
 
@@ -153,7 +153,7 @@ def test_a_leaf_is_read_as_it_was_written(leaf: EscrowLeaf) -> None:
 def test_a_leaf_lacks_nothing_and_has_nothing_more(leaf: EscrowLeaf) -> None:
     """A missing, an unknown and a repeated member are refused, and so is a member of the wrong type."""
     document: dict[str, Any] = json.loads(leaf.to_bytes())
-    for member in document.keys() - {"kids"}:
+    for member in document.keys() - {"kids", "given_up"}:
         without = {name: value for name, value in document.items() if name != member}
         with pytest.raises(MalformedStatement, match=r"^leaf"):
             parse_leaf(json.dumps(without).encode())
@@ -173,6 +173,17 @@ def test_a_proof_leaf_from_before_kids_were_noted_is_read() -> None:
         read = parse_leaf(json.dumps(older).encode())
         assert isinstance(read, ProofLeaf)
         assert read.kids is None
+
+
+def test_a_retirement_leaf_from_before_anything_could_be_given_up_is_read() -> None:
+    """Nothing was; a number that is none is refused."""
+    document = json.loads(RETIREMENT.to_bytes())
+    older = parse_leaf(json.dumps({k: v for k, v in document.items() if k != "given_up"}).encode())
+    assert older == RETIREMENT
+    wrong: list[Any] = [None, -1, 1.0, "1", True, [], INTEGER_MAX + 1]
+    for bad in wrong:
+        with pytest.raises(PermanentError, match=r"^leaf"):
+            parse_leaf(json.dumps(document | {"given_up": bad}).encode())
 
 
 def test_the_kids_of_a_proof_leaf_account_for_every_record() -> None:

@@ -3,13 +3,13 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from strongroom.crypto.tlog import EMPTY_ROOT
-from strongroom.errors import KeyFileInvalid, NotFound, ProofInvalid
+from strongroom.errors import KeyFileInvalid, NotFound, ProofInvalid, UsageError
 from strongroom.leaves import RetirementLeaf
 from strongroom.private_file import sync_folder
 from strongroom.service import Health
@@ -18,12 +18,14 @@ from strongroom_recovery.prover.report import Report
 from strongroom_recovery.prover.wiring import Keys
 from strongroom_recovery.prover.worker import Prover
 from strongroom_recovery.reseal import store
+from strongroom_recovery.reseal.giving_up import check_hopeless
 from strongroom_recovery.reseal.retirement import Verdict, judge
 
 RETIRED_FOLDER: Final = "retired"
 
 _TRIES: Final = 20
 _PAUSE_SECONDS: Final = 0.25
+_NAMED_MAX: Final = 20
 _KEY_FILE_BYTES_MAX: Final = 64 * 1024
 
 
@@ -33,6 +35,7 @@ class Retirement:
 
     before: when it was retired already, in seconds; None if it was not. needed, unseen: records by the database's
     index: those whose newest blob is sealed to the key, and those in places that the prover has to look at.
+    principals: whose statements those are that have unprovable records, by escrow leaf, by that index, too.
     """
 
     verdict: Verdict
@@ -40,6 +43,7 @@ class Retirement:
     before: int | None
     needed: int
     unseen: int
+    principals: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def awaits_proof(self) -> bool:
@@ -47,12 +51,16 @@ class Retirement:
         return not self.is_retired and self.verdict.awaits_proof and not self.needed
 
 
-async def retire(means: Opened, keys: Keys, kid: str, *, clock: Callable[[], float] = time.time) -> Retirement:
+async def retire(
+    means: Opened, keys: Keys, kid: str, *, give_up: Collection[str] = (), clock: Callable[[], float] = time.time
+) -> Retirement:
     """Log that a sealing key is retired, if the log shows that nothing needs it (SPEC 7.7); committed on return.
 
     A fleet never stops sending: where nothing but the newest keys was not looked at, they are looked at here.
+    Arguments: `give_up`, unprovable records that shall not keep it, all of them, spelled as by `name_of`.
 
-    Raises NotFound for a key that nobody knows; RosterExpired, DatabaseUnavailable: nothing was logged; FatalError.
+    Raises NotFound for a key that nobody knows, UsageError for one in `give_up` that is not unprovable, or that
+    this very key opens; RosterExpired and DatabaseUnavailable, and nothing was logged; FatalError.
     """
     prover = Prover(
         database=means.database,
@@ -67,17 +75,18 @@ async def retire(means: Opened, keys: Keys, kid: str, *, clock: Callable[[], flo
         clock=clock,
     )
     stop = asyncio.Event()
-    done = await _tried(means, keys, kid, int(clock()))
+    await check_hopeless(means, keys.sealing, kid, give_up)
+    done = await _tried(means, keys, kid, give_up, int(clock()))
     for _ in range(_TRIES):
         if done.is_retired or not done.verdict.awaits_new_only:
             break
         if not await prover.turn(stop):
             await asyncio.sleep(_PAUSE_SECONDS)  # another prover is at it
-        done = await _tried(means, keys, kid, int(clock()))
+        done = await _tried(means, keys, kid, give_up, int(clock()))
     return done
 
 
-async def _tried(means: Opened, keys: Keys, kid: str, now: int) -> Retirement:
+async def _tried(means: Opened, keys: Keys, kid: str, give_up: Collection[str], now: int) -> Retirement:
     appended = None
     async with means.database.transaction() as tx:
         await means.writer.lock(tx)
@@ -89,9 +98,10 @@ async def _tried(means: Opened, keys: Keys, kid: str, now: int) -> Retirement:
             size, root = head.size, head.root
         except ProofInvalid:
             size, root = 0, EMPTY_ROOT
-        verdict, before = judge(kid, roster, means.ledger, size), means.ledger.reseals.retired.get(kid)
+        verdict = judge(kid, roster, means.ledger, size, give_up)
+        before = means.ledger.reseals.retired.get(kid)
         if before is None and verdict.is_clear and (verdict.state is not None or kid in keys.sealing.kids):
-            leaf = RetirementLeaf(time=now, kid=kid, size=size, root=root.hex())
+            leaf = RetirementLeaf(time=now, kid=kid, size=size, root=root.hex(), given_up=verdict.given_up)
             appended = await means.writer.append(tx, [leaf.to_bytes()])
     if appended is not None:
         await means.writer.committed(appended)
@@ -100,15 +110,20 @@ async def _tried(means: Opened, keys: Keys, kid: str, now: int) -> Retirement:
     async with means.database.reading() as tx:
         by_key = await store.kids(tx)
         unseen = await store.records_within(tx, verdict.unseen)
+        principals = await store.principals(tx, {each.index for each in verdict.unprovable})
     if verdict.state is None and kid not in by_key and kid not in keys.sealing.kids:
         raise NotFound(
             f"sealing key {kid}: neither the roster nor the keyring knows it",
             hint="`strongroom authority show` lists the keys of a roster",
         )
+    if verdict.strangers:
+        raise UsageError(
+            f"{', '.join(verdict.strangers[:_NAMED_MAX])}: nothing that the prover calls unprovable",
+            hint="without --give-up the command lists what is; name exactly that",
+        )
     # Where the rows know nothing of what was opened, the log does.
-    return Retirement(
-        verdict, is_retired=False, before=None, needed=by_key.get(kid, 0) or verdict.opened, unseen=unseen
-    )
+    needed = by_key.get(kid, 0) or verdict.opened
+    return Retirement(verdict, is_retired=False, before=None, needed=needed, unseen=unseen, principals=principals)
 
 
 def put_aside(folder: Path, kid: str) -> Path | None:

@@ -1,9 +1,11 @@
 """The SQL of sealing again."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Final
 
 from strongroom.database import Transaction, load_queries
+from strongroom.fields import printable
 from strongroom.mandates import SealingKey
 from strongroom_recovery.reseal.resealing import NewBlob
 
@@ -39,8 +41,20 @@ async def outdated(tx: Transaction, ids: Collection[str], kid: str) -> set[str]:
 
 
 async def kids(tx: Transaction) -> dict[str, int]:
-    """Return how many records there are by the key of their newest blob, as the database says; for people."""
-    return {row["kid"]: row["records"] for row in await tx.fetch(_SQL["kids"])}
+    """Return how many records there are by the key of their newest blob, as the database says; for people.
+
+    It goes to their terminals: what cannot stand in an id is replaced.
+    """
+    found: Counter[str] = Counter()
+    for row in await tx.fetch(_SQL["kids"]):
+        found[printable(row["kid"] or "")] += row["records"]
+    return dict(found)
+
+
+async def principals(tx: Transaction, leaves: Collection[int]) -> dict[int, str]:
+    """Return whose records those of these leaves are, as the database says; for people."""
+    rows = await tx.fetch(_SQL["principals"], sorted(leaves)) if leaves else []
+    return {row["leaf_index"]: row["principal"] for row in rows}
 
 
 async def records_within(tx: Transaction, ranges: Sequence[tuple[int, int]]) -> int:

@@ -102,10 +102,8 @@ class Resealer:
                 self._plan = []
                 return False
         target = self._target()
-        if self._plan is None or target.kid != self.progress.kid:
+        if not self._plan or target.kid != self.progress.kid:  # more may have been escrowed meanwhile
             self._draw_up(target, head.size)
-        elif not self._plan:
-            self._draw_up(target, head.size)  # what was escrowed meanwhile
         for piece in [each for each in self._plan or [] if each.block not in self._at_work]:
             self._at_work.add(piece.block)
             try:

@@ -36,3 +36,8 @@ FROM records AS r LEFT JOIN newest AS n ON n.record_id = r.id GROUP BY 1 ORDER B
 -- How many records there are in the ranges of leaves from $1 up to, not including, $2.
 SELECT count(*) FROM unnest($1::bigint[], $2::bigint[]) AS w (low, high)
 JOIN records AS r ON r.leaf_index >= w.low AND r.leaf_index < w.high
+
+-- name: principals
+-- Whose records those of the leaves $1 are. Nothing is decided by it.
+SELECT DISTINCT ON (leaf_index) leaf_index, left(principal, 65) AS principal FROM records
+WHERE leaf_index = ANY ($1::bigint[]) ORDER BY leaf_index, principal

@@ -1,18 +1,7 @@
 """What the two workers do, without a database: verify, keep, log, answer."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
-from strongroom.blobs import (
-    BlobContext,
-    OpenedMaterial,
-    ReleaseContext,
-    check_fingerprint,
-    move,
-    open_material,
-    reseal,
-    seal_unwrapped,
-)
-from strongroom.crypto.sealing import kid, transport_kid
 from strongroom.crypto.signing import key_id
 from strongroom.errors import (
     ApprovalRequired,
@@ -48,13 +37,10 @@ from strongroom.messages import (
     Attestation,
     Disclosure,
     Escrow,
-    HistoryEntry,
     Listing,
     ListingRequest,
     PendingRequest,
     Record,
-    Release,
-    ReleasedRecord,
     Request,
     RequestState,
     UnreadableRecord,
@@ -71,9 +57,9 @@ from strongroom.roster import (
 )
 from strongroom.statements import Statement
 from strongroom.testing.docket import FakeCase, FakeDocket
-from strongroom.testing.evidence import FakeEvidence, StoredRecord, description
+from strongroom.testing.evidence import FakeEvidence, StoredRecord
+from strongroom.testing.release import signed_release
 from strongroom.testing.trust import FakeTrust
-from strongroom.wrapped import unwrap
 
 _HOUR_SECONDS = 3_600
 
@@ -226,7 +212,7 @@ class FakeWorkers:
             self._check_request(body, may_wait=is_waiting or self._waits(body))
             found = self._wanted(body)
             self._check_agreed(case)
-            release = self._sign_release(statement, body, found)
+            release = signed_release(self._trust, statement, body, found, self._history(body))
         except ApprovalRequired as error:
             raise OnRecord(error, case.index) from None
         except PermanentError as error:
@@ -338,58 +324,6 @@ class FakeWorkers:
             if stored.escrow.principal == body.principal and stored.record.name == body.name
         ]
         return sorted(named, key=lambda stored: (stored.escrow.issued_at, stored.record.id), reverse=True)
-
-    def _sign_release(self, statement: Statement, body: Request, found: Sequence[StoredRecord]) -> Statement:
-        release = Release(
-            authority=self._trust.name,
-            request=body.id,
-            request_digest=statement.digest.hex(),
-            roster_version=self._trust.roster.body.version,
-            released_at=self._trust.now,
-            records=[self._released(statement, body, stored) for stored in found],
-            history=[
-                HistoryEntry(id=s.record.id, issued_at=s.escrow.issued_at, fingerprint=s.record.fingerprint)
-                for s in self._history(body)
-            ],
-        )
-        return Statement.sign(Release.TYPE, release.to_bytes(), self._trust.recovery_reply_key)
-
-    def _released(self, statement: Statement, body: Request, stored: StoredRecord) -> ReleasedRecord:
-        record, principal = stored.record, stored.escrow.principal
-        key = next(key for key in self._trust.sealing_keys if key.kid == record.kid)
-        opened = open_material(
-            record.blob, BlobContext(self._trust.name, principal, record.id, record.kid, record.suite), key
-        )
-        check_fingerprint(opened, self._trust.name, principal, record.id, record.fingerprint)
-        recipient = kid(body.recipient_suite, body.recipient_key)
-        if (to := body.destination) is not None:
-            place = BlobContext(to.authority, to.principal, record.id, recipient, body.recipient_suite)
-            moved = move(opened, place, body.recipient_key)
-            return ReleasedRecord(
-                **description(record),
-                principal=principal,
-                issued_at=stored.escrow.issued_at,
-                blob=moved.blob,
-                moved_fingerprint=moved.fingerprint,
-            )
-        context = ReleaseContext(self._trust.name, statement.digest, principal, record.id, recipient)
-        return ReleasedRecord(
-            **description(record),
-            principal=principal,
-            issued_at=stored.escrow.issued_at,
-            blob=reseal(opened, context, body.recipient_suite, body.recipient_key),
-            unwrapped=self._unwrapped(record, opened, context, body) if body.unwrap else None,
-        )
-
-    def _unwrapped(self, record: Record, opened: OpenedMaterial, context: ReleaseContext, body: Request) -> bytes:
-        wrapping = record.wrapping
-        if wrapping is None:
-            raise MalformedStatement(f"unwrap: record {record.id} is not a wrapped key")
-        key = next(
-            each for each in self._trust.transport_keys if transport_kid(each.public_key.to_spki()) == wrapping.kid
-        )
-        content = unwrap(wrapping, opened.material, key)
-        return seal_unwrapped(content, context, body.recipient_suite, body.recipient_key)
 
     def _list(self, statement: Statement) -> Reply:
         body = parse_body(statement, ListingRequest)

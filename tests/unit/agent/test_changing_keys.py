@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests.support.agents import Clock, key, on
 
+from strongroom.crypto.notes import note_signature_line
 from strongroom.crypto.signing import SigningKey, key_id
 from strongroom.errors import CheckpointInvalid, ExitCode, RosterInvalid
 from strongroom.fields import validated
@@ -264,6 +265,47 @@ async def test_receipts_by_a_key_that_is_disowned_are_fetched_anew(agent: Agent,
     assert (bytes(leaf), index) == (authority.escrow_log.leaves[0], sent.records[0].log_index)
     assert str(proof).endswith(authority.escrow_log.checkpoint())
     assert (await agent.sync()).delivery.stored == 0
+
+
+async def test_a_thief_does_not_save_his_receipts_by_naming_the_next_key_beside(
+    agent: Agent, authority: FakeAuthority
+) -> None:
+    """A host that knows the stolen key alone passes a false signature by the next one over; later it is judged."""
+    log, stolen, following = authority.escrow_log, authority.escrow_log.key, SigningKey.generate()
+
+    def forged(_message: FakeMessage, reply: Reply) -> Reply:
+        assert reply.receipt is not None
+        beside = note_signature_line(log.origin, following.public_key, bytes(64))
+        return replace(reply, receipt={**reply.receipt, "proof": f"{reply.receipt['proof']}{beside}"})
+
+    authority.alter = on("escrow", forged)
+    assert (await agent.escrow([key()])).stored == 1
+    authority.alter = lambda _message, reply: reply
+    change_log_key(authority, distrusted=True)
+    log.key = following
+    named = authority.roster.body.logs.escrow.model_copy(update={"public_key": following.public_key})
+    in_force(authority, logs=LogKeys(escrow=named, recovery=authority.roster.body.logs.recovery))
+    assert (await agent.sync()).roster_changed
+    assert (await agent.sync()).delivery.stored == 1
+    ((proof,),) = agent._state.rows("SELECT proof FROM statements")
+    assert str(proof).endswith(log.checkpoint())
+    assert stolen.public_key != log.key.public_key
+    assert (await agent.sync()).delivery.stored == 0
+
+
+async def test_a_receipt_with_a_witness_beside_stays(agent: Agent, authority: FakeAuthority) -> None:
+    """What a key of the log has signed counts, whoever else did."""
+
+    def witnessed(_message: FakeMessage, reply: Reply) -> Reply:
+        assert reply.receipt is not None
+        beside = note_signature_line("witness", SigningKey.generate().public_key, bytes(64))
+        return replace(reply, receipt={**reply.receipt, "proof": f"{reply.receipt['proof']}{beside}"})
+
+    authority.alter = on("escrow", witnessed)
+    assert (await agent.escrow([key()])).stored == 1
+    change_log_key(authority)
+    for _ in range(2):
+        assert (await agent.sync()).delivery.stored == 0
 
 
 def test_enrolled_homes_name_the_root_key_they_pin(enrolled: Enrolled, authority: FakeAuthority) -> None:

@@ -16,15 +16,9 @@ from strongroom.crypto.rsa import Padding
 from strongroom.errors import UsageError
 from strongroom.limits import KEY_MATERIAL_BYTES_MAX, NAME_CHARACTERS_MAX
 from strongroom.messages import WrappedFormat
-from strongroom_agent.import_sources import (
-    ROW_BYTES_MAX,
-    CsvFile,
-    Defaults,
-    Folder,
-    Found,
-    Refusal,
-    source_of,
-)
+from strongroom_agent.import_csv import ROW_BYTES_MAX, CsvFile
+from strongroom_agent.import_entries import Defaults, Found, RefusedEntry
+from strongroom_agent.import_sources import Folder, source_of
 
 CANARY = "planted-canary-cell"
 
@@ -46,16 +40,16 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, line_end: str
     return stream.getvalue().encode()
 
 
-def keys(entries: Sequence[Found | Refusal]) -> dict[str, bytes]:
+def keys(entries: Sequence[Found | RefusedEntry]) -> dict[str, bytes]:
     found = [each for each in entries if isinstance(each, Found)]
     assert len(found) == len(entries), entries
     return {each.key.name: each.key.material.expose() for each in found}
 
 
-def only_refusal(source: CsvFile | Folder) -> Refusal:
+def only_refusal(source: CsvFile | Folder) -> RefusedEntry:
     """Return the one entry, which is refused, and which does not quote what was planted."""
     [entry] = source.entries()
-    assert isinstance(entry, Refusal)
+    assert isinstance(entry, RefusedEntry)
     assert CANARY not in entry.message
     return entry
 
@@ -132,9 +126,9 @@ def test_a_wrapped_key_says_how(tmp_path: Path) -> None:
         (e.key.wrapped.format, e.key.wrapped.padding) for e in entries if isinstance(e, Found) and e.key.wrapped
     ]
     assert told == [(WrappedFormat.CMS, None), (WrappedFormat.CRYPTOAPI_SIMPLE, Padding.OAEP)]
-    assert [e.message.split(":")[0] for e in entries if isinstance(e, Refusal)] == ["format", "padding"]
+    assert [e.message.split(":")[0] for e in entries if isinstance(e, RefusedEntry)] == ["format", "padding"]
     [_, bare, _, _] = CsvFile(path, Defaults()).entries()
-    assert isinstance(bare, Refusal)
+    assert isinstance(bare, RefusedEntry)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +150,7 @@ def test_a_row_that_is_wrong_is_named_by_line_and_field(tmp_path: Path, row: str
     source = written(tmp_path / "keys.csv", f"name,base64\r\nfirst,YWJj\r\n{row}".encode())
     first, refused = source.entries()
     assert isinstance(first, Found)
-    assert isinstance(refused, Refusal)
+    assert isinstance(refused, RefusedEntry)
     assert (refused.row, refused.code) == (3, code)
     assert words in refused.message
     assert CANARY not in refused.message
@@ -166,7 +160,7 @@ def test_a_row_in_another_encoding_is_refused_alone(tmp_path: Path) -> None:
     """Latin-1 is no UTF-8; what follows is."""
     source = written(tmp_path / "keys.csv", b"name,text\nb\xe6r,k\nplum,k\n")
     refused, good = source.entries()
-    assert isinstance(refused, Refusal)
+    assert isinstance(refused, RefusedEntry)
     assert refused.message == "row: is not UTF-8"
     assert isinstance(good, Found)
 
@@ -179,7 +173,7 @@ def test_a_huge_row_is_passed_over_and_nothing_inside_it_is_a_key(tmp_path: Path
     huge = quote + inside * (ROW_BYTES_MAX // len(inside) + 1) + quote
     source = written(tmp_path / "keys.csv", f"name,base64\nbig,{huge}\nafter,YWJj\n".encode())
     refused, after = source.entries()
-    assert isinstance(refused, Refusal)
+    assert isinstance(refused, RefusedEntry)
     assert (refused.row, refused.code) == (2, "limit_exceeded")
     assert isinstance(after, Found)
     assert after.key.name == "after"
@@ -197,7 +191,7 @@ def test_the_longest_key_fits_and_one_more_byte_does_not(tmp_path: Path, column:
             assert isinstance(entry, Found)
             assert entry.key.material.expose() == key
         else:
-            assert isinstance(entry, Refusal)
+            assert isinstance(entry, RefusedEntry)
             assert entry.code in {code, "malformed"}
 
 
@@ -240,7 +234,7 @@ def test_a_row_may_name_a_file_below_the_folder_and_none_elsewhere(tmp_path: Pat
     good, *refused = source.entries()
     assert isinstance(good, Found)
     assert good.key.material.expose() == b"\x00key"
-    assert [each.code for each in refused if isinstance(each, Refusal)] == [
+    assert [each.code for each in refused if isinstance(each, RefusedEntry)] == [
         "malformed",
         "malformed",
         "unreadable",
@@ -282,7 +276,7 @@ def test_what_is_no_key_in_a_folder_is_reported_and_no_link_followed(tmp_path: P
         (folder / "line\nbreak").write_bytes(b"k")
         Path(os.fsdecode(os.fsencode(folder) + b"/\xff")).write_bytes(b"k")
         entries = list(Folder(folder, Defaults()).entries())
-    refused = {each.name: each.code for each in entries if isinstance(each, Refusal)}
+    refused = {each.name: each.code for each in entries if isinstance(each, RefusedEntry)}
     assert len(refused) == len(entries)
     assert refused == {
         ".git": "hidden",

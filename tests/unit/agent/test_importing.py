@@ -15,7 +15,9 @@ from strongroom_agent import importing
 from strongroom_agent.agent import Agent
 from strongroom_agent.enrolment import Enrolled
 from strongroom_agent.home import Home
-from strongroom_agent.import_sources import CsvFile, Defaults, Folder, Refusal
+from strongroom_agent.import_csv import CsvFile
+from strongroom_agent.import_entries import Defaults, Found, RefusedEntry
+from strongroom_agent.import_sources import Folder
 from strongroom_agent.importing import Imported, Importer, Progress
 from strongroom_agent.packing import KeyToEscrow, judge, pack
 from strongroom_agent.spool import Spool
@@ -99,7 +101,7 @@ def write_flawed(path: Path) -> None:
 async def test_refusals_are_told_one_by_one_and_the_rest_is_stored(importer: Importer, table: Path) -> None:
     """A name twice, a kind that the bytes are not of, an empty cell: by line, and never the value."""
     write_flawed(table)
-    told: list[Refusal] = []
+    told: list[RefusedEntry] = []
     done = await importer.import_keys(CsvFile(table, Defaults()), refuse=told.append)
     assert [(each.row, each.name, each.code) for each in told] == [
         (3, "b", "malformed"),
@@ -194,7 +196,7 @@ async def test_two_imports_of_one_source_at_once_do_not_double_anything(
         with Importer.open(enrolled.home.path, connector=authority.connect, clock=clock) as other:
             journal = importing.Journal(other._state, source.id)
             [(key, digest)] = [
-                (each.key, journal.digest(each.key)) for each in source.entries() if not isinstance(each, Refusal)
+                (each.key, journal.digest(each.key)) for each in source.entries() if isinstance(each, Found)
             ]
             packed = pack(
                 [key],
@@ -259,7 +261,7 @@ async def test_the_journal_holds_no_key_and_digests_differ_between_homes(importe
 async def test_a_wrapped_key_that_nobody_could_open_is_refused(importer: Importer, table: Path) -> None:
     """As `escrow --format` does, in the words of whoever judges it there; plain ones beside it are stored."""
     write(table, {"a": "1"})
-    told: list[Refusal] = []
+    told: list[RefusedEntry] = []
     source = CsvFile(table, Defaults(format=WrappedFormat.CMS))
     done = await importer.import_keys(source, refuse=told.append)
     assert (done.fresh, done.refused, done.exit_code) == (0, 1, ExitCode.FAILED)

@@ -261,3 +261,15 @@ def test_an_audit_holds_under_the_root_key_of_before_and_after_a_change(audited:
     assert audited.findings(root_key=old.public_key) == []
     assert audited.findings(root_key=new.public_key) == []
     assert audited.findings(root_key=SigningKey.generate().public_key) != []
+
+
+def test_a_former_key_signs_nothing_after_its_time(audited: Audited) -> None:
+    """Though it continues what the next key has signed: whoever has stolen it writes no entries of his own."""
+    old = change_log_key(audited, distrusted=False)
+    seen = audited.authority.escrow.checkpoint()
+    audited.authority.store("laptop-1")
+    true, audited.authority.escrow.key = audited.authority.escrow.key, old
+    assert [code for _, _, code in audited.errors(**against(seen))] == ["log_forked"]
+    audited.authority.escrow.key = true
+    audited.export()
+    assert audited.findings(**against(seen)) == []

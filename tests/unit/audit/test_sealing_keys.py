@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.exports import Authority
 
+from strongroom.fields import new_id
 from strongroom.leaves import ProofLeaf, ResealLeaf, Unprovable
 from strongroom.mandates import Policy
 from strongroom_audit.key_use import KeyUse
@@ -113,6 +114,42 @@ def test_a_retirement_that_the_proofs_do_not_bear_out_is_named(audited: Audited)
     ]
 
 
+def test_a_retirement_that_gives_up_all_that_failed_has_no_finding(audited: Audited) -> None:
+    """A whole statement, and two records of another; what was said twice counts once."""
+    authority = audited.authority
+    failed = [
+        Unprovable(index=0, record=new_id(), code="blob_invalid"),
+        Unprovable(index=0, record=new_id(), code="blob_invalid"),
+        Unprovable(index=1, record=None, code="proof_invalid"),
+    ]
+    authority.store("laptop-2", "swap", "home")
+    authority.prove(0, 3, records=2, kids={new(authority): 2}, unprovable=[*failed, failed[0]])
+    authority.retire(OLD, given_up=3)
+    assert audited.errors() == []
+
+
+@pytest.mark.parametrize("given_up", [0, 1, 3])
+def test_a_retirement_that_gives_up_another_number_is_named(audited: Audited, given_up: int) -> None:
+    """Fewer, or more, than the proofs before it name; also where they name none."""
+    authority = audited.authority
+    failed = [Unprovable(index=index, record=None, code="blob_invalid") for index in (0, 1)]
+    authority.prove(0, 2, records=0, kids={}, unprovable=failed)
+    wrong = [authority.retire(OLD, given_up=given_up)]
+    authority.prove(0, 2, kids={new(authority): 3})
+    if given_up:
+        wrong.append(authority.retire(OLD, given_up=given_up))
+    assert audited.errors() == [("recovery", place, "retirement_invalid") for place in wrong]
+
+
+def test_a_retirement_does_not_give_up_what_fails_later(audited: Audited) -> None:
+    """Only the leaves before it count."""
+    authority = audited.authority
+    place = authority.retire(OLD, given_up=1)
+    failed = Unprovable(index=1, record=None, code="blob_invalid")
+    authority.prove(0, 2, records=2, kids={new(authority): 2}, unprovable=[failed])
+    assert ("recovery", place, "retirement_invalid") in audited.errors()
+
+
 def test_a_record_that_needs_a_retired_key_is_named(audited: Audited) -> None:
     """Somebody has taken rows away, and somebody still has the key."""
     authority = audited.authority
@@ -182,11 +219,10 @@ def test_of_what_was_said_of_a_place_the_newest_counts(steps: list[Any], size: i
         look: list[int] = []
         for place in range(first, end):
             places[place] = {"look": look, "kids": kids, "failed": has_failed and place == first}
-    is_clear = all(
-        place in places
-        and places[place]["kids"] is not None
-        and OLD not in places[place]["kids"]
-        and not places[place]["failed"]
+    is_seen = all(
+        place in places and places[place]["kids"] is not None and OLD not in places[place]["kids"]
         for place in range(size)
     )
-    assert (use.obstacle(OLD, size) is None) == is_clear
+    failures = sum(place in places and places[place]["failed"] for place in range(size))
+    for given_up in range(3):
+        assert (use.obstacle(OLD, size, given_up) is None) == (is_seen and failures == given_up)

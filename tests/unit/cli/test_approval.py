@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from tests.support.agents import NOW, Clock
+from tests.support.agents import Clock, officer_home
 from tests.support.docket import asked_by_host, asked_by_officer
 
 from strongroom.crypto.sealing import kid
@@ -22,7 +22,7 @@ from strongroom.testing.docket import FakeCase
 from strongroom_agent.agent import Agent
 from strongroom_agent.enrolment import Enrolled, enrol
 from strongroom_agent.home import Home
-from strongroom_agent.identity import attach, create_officer_home, signing_key
+from strongroom_agent.identity import signing_key
 from strongroom_cli import approval, output, requests
 from strongroom_cli.app import cli
 
@@ -45,16 +45,7 @@ def authority(request: pytest.FixtureRequest, clock: Clock) -> FakeAuthority:
 @pytest.fixture
 def alice(authority: FakeAuthority, tmp_path: Path) -> Home:
     """The home of an officer with every role."""
-    home = create_officer_home(tmp_path / "alice", "alice", passphrase=None)
-    authority.name_officer("alice", home.config.public_key)
-    return attach(
-        home,
-        root_key=authority.root.public_key,
-        roster=authority.roster.statement.envelope(),
-        broker_url="amqps://officer:hidden@broker.example/strongroom",
-        broker_ca=None,
-        now=NOW,
-    )
+    return officer_home(authority, tmp_path / "alice")
 
 
 @pytest.fixture

@@ -203,3 +203,11 @@ def test_a_file_that_is_no_root_change_is_refused(place: Place, spare: Path) -> 
     for file, code in ((place.keys / "roster.json", 1), (place.keys / "root.pub", 2)):
         result = place.sign("--root-change", str(file), "--root-key-file", str(spare), code=code)
         assert result.stdout == ""
+
+
+def test_closing_the_only_active_key_says_how_another_takes_over(place: Place) -> None:
+    """The way out is named, because nothing can be sealed without an active key."""
+    (old,) = sealing_states(place.verified())
+    refused = place.sign("--close", old, code=1).stderr
+    assert "none is active" in refused
+    assert "--add-key CARD --activate NEW" in " ".join(refused.split())

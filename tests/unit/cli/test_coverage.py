@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from tests.support.agents import NOW, Clock
+from tests.support.agents import NOW, Clock, officer_home
 from tests.support.coverage import Fleet, gap
 
 from strongroom.crypto.secret import Secret
@@ -16,7 +16,6 @@ from strongroom.errors import ExitCode
 from strongroom.testing import FakeAuthority
 from strongroom_agent.agent import Agent
 from strongroom_agent.home import Home
-from strongroom_agent.identity import attach, create_officer_home
 from strongroom_cli import coverage
 from strongroom_cli.app import cli
 
@@ -37,16 +36,7 @@ def authority(clock: Clock) -> FakeAuthority:
 @pytest.fixture
 def alice(authority: FakeAuthority, tmp_path: Path) -> Home:
     """The home of an officer with every role."""
-    home = create_officer_home(tmp_path / "alice", "alice", passphrase=None)
-    authority.name_officer("alice", home.config.public_key)
-    return attach(
-        home,
-        root_key=authority.root.public_key,
-        roster=authority.roster.statement.envelope(),
-        broker_url="amqps://officer:hidden@broker.example/strongroom",
-        broker_ca=None,
-        now=NOW,
-    )
+    return officer_home(authority, tmp_path / "alice")
 
 
 @pytest.fixture

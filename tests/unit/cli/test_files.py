@@ -81,6 +81,16 @@ def test_a_passphrase_needs_no_home_and_leaves_nothing_in_escrow(folder: Path) -
     assert not (folder / "nowhere").exists()
 
 
+def test_of_a_file_sealed_to_a_passphrase_nothing_is_asked_of_the_authority(folder: Path) -> None:
+    """`recover --file` says so before a home is needed, and what opens the file."""
+    run("seal", "minutes", "--passphrase", "--passphrase-from", "words")
+    result = run("recover", "--file", "minutes.age", "--out", "session.key")
+    assert result.exit_code == ExitCode.USAGE
+    assert "nothing of it is in escrow" in result.stderr
+    assert "strongroom open minutes.age" in result.stderr
+    assert not (folder / "session.key").exists()
+
+
 def test_a_passphrase_is_asked_for_twice_and_never_shown(folder: Path) -> None:
     """A slip of the finger would close the file for good."""
     code, shown = on_terminal(["seal", "minutes", "--passphrase"], ["one two", "one too", "one two", "one two"])

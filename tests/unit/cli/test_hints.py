@@ -17,6 +17,7 @@ from strongroom_cli.hints import hint_for
         ("invitation_invalid", "principal: laptop-0417 is enrolled, and it does not replace", "NAME --replace"),
         ("invitation_invalid", "invitation: signed by 1 officers", "strongroom countersign"),
         ("invitation_invalid", "invitation: 1 was used before", "new invitation"),
+        ("malformed", "unwrap: record 1 is not a wrapped key", "without --unwrap"),
     ],
 )
 def test_a_refusal_is_followed_by_what_to_do(code: str, words: str, hint: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
-from tests.support.agents import MATERIAL, NOW, Clock, key
+from tests.support.agents import MATERIAL, NOW, Clock, key, officer_home
 
 from strongroom.crypto.secret import Secret
 from strongroom.errors import ApprovalRequired, ExitCode
@@ -24,7 +24,6 @@ from strongroom_agent import waiting
 from strongroom_agent.agent import Agent
 from strongroom_agent.enrolment import Enrolled, enrol
 from strongroom_agent.home import Home
-from strongroom_agent.identity import attach, create_officer_home
 from strongroom_agent.state import KeptPending
 from strongroom_cli import recovery
 from strongroom_cli.app import cli
@@ -56,16 +55,7 @@ async def host(authority: FakeAuthority, tmp_path: Path, clock: Clock) -> Enroll
 @pytest.fixture
 def alice(authority: FakeAuthority, host: Enrolled, tmp_path: Path) -> Home:  # noqa: ARG001
     """An officer, named after the host was enrolled."""
-    home = create_officer_home(tmp_path / "alice", "alice", passphrase=None)
-    authority.name_officer("alice", home.config.public_key)
-    return attach(
-        home,
-        root_key=authority.root.public_key,
-        roster=authority.roster.statement.envelope(),
-        broker_url="amqps://officer:hidden@broker.example/strongroom",
-        broker_ca=None,
-        now=NOW,
-    )
+    return officer_home(authority, tmp_path / "alice")
 
 
 @pytest.fixture

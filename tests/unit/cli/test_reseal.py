@@ -11,6 +11,7 @@ from strongroom.mandates import SealingKeyState
 from strongroom_cli import reseal
 from strongroom_cli.app import cli
 from strongroom_cli.output import Output
+from strongroom_recovery.proofs import Finding
 from strongroom_recovery.prover.proving import Trouble
 from strongroom_recovery.reseal.counting import KeyCount
 from strongroom_recovery.reseal.planning import Progress
@@ -18,6 +19,8 @@ from strongroom_recovery.reseal.retirement import Verdict
 from strongroom_recovery.reseal.retiring import Retirement
 
 KID = "3f0c9a52d1e84b7796a0c5d2e8f41b63"
+RECORD = "01890a5d-ac96-774b-bcce-b302099a8057"
+FINDINGS = [Finding(n, None if n else RECORD, "blob_invalid", 0, 9) for n in range(25)]
 TABLE = Output(json=False)
 
 
@@ -27,7 +30,7 @@ def verdict(**changes: Any) -> Verdict:
         "state": SealingKeyState.CLOSED,
         "size": 10,
         "opened": 0,
-        "unprovable": 0,
+        "unprovable": [],
         "unseen": [],
         "new": 0,
     }
@@ -43,8 +46,10 @@ def retirement(**changes: Any) -> Retirement:
     ("done", "words", "code"),
     [
         (retirement(verdict=verdict(state=SealingKeyState.ACTIVE)), "calls it active", ExitCode.FAILED),
+        (retirement(verdict=verdict(state=SealingKeyState.ACTIVE)), "--activate NEW", ExitCode.FAILED),
+        (retirement(verdict=verdict(state=SealingKeyState.ACCEPTED)), "within half a minute", ExitCode.FAILED),
         (retirement(needed=1234), "1,234 records need it", ExitCode.FAILED),
-        (retirement(verdict=verdict(unprovable=2)), "2 records are unprovable", ExitCode.FAILED),
+        (retirement(verdict=verdict(unprovable=FINDINGS[:2])), "2 records are unprovable", ExitCode.FAILED),
         (
             retirement(verdict=verdict(unseen=[(0, 2000)]), unseen=3000),
             "3,000 records, in 2,000 statements, were not looked at",
@@ -63,6 +68,37 @@ def test_each_obstacle_is_said_with_its_figure_and_what_to_do(
     assert words in said
     assert "next: " in said
     assert reseal._exit_code(done) == code
+
+
+def test_what_keeps_a_key_is_named_with_its_owner_and_how_to_give_it_up(capsys: pytest.CaptureFixture[str]) -> None:
+    """As many as there is room for, spelled as they are to be typed; whose they are may be anything at all."""
+    done = retirement(verdict=verdict(unprovable=FINDINGS, given_up=3), principals={0: "host\x1b[2J"})
+    reseal._say(done, None, TABLE)
+    said = capsys.readouterr().out
+    assert "25 records are unprovable, beside the 3 that were named" in said
+    assert "`--give-up RECORD` for every one of them" in said
+    rows = [line.split() for line in said.splitlines() if "blob_invalid" in line]
+    assert (len(rows), rows[0][0], rows[1]) == (20, RECORD, ["leaf:1", "-", "blob_invalid"])
+    assert "and 5 more: -o json lists all of them" in said
+    assert "\x1b" not in said
+    listed = reseal._retirement(done, None)["unprovable_records"]
+    assert isinstance(listed, list)
+    assert len(listed) == 25
+    assert listed[1] == {"index": 1, "record": None, "principal": None, "code": "blob_invalid"}
+
+
+def test_what_was_given_up_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """By the run that has done it."""
+    reseal._say(retirement(verdict=verdict(given_up=2), is_retired=True), None, TABLE)
+    assert "2 unprovable records were given up" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["x", "leaf:", "leaf:-1", "leaf:01", RECORD.upper(), RECORD + "0", ""])
+def test_what_is_no_record_cannot_be_given_up(name: str) -> None:
+    """Before anything is read."""
+    result = CliRunner().invoke(cli, ["authority", "retire-key", KID, "--give-up", name])
+    assert result.exit_code == ExitCode.USAGE
+    assert "neither the id of a record nor leaf:N" in " ".join(result.output.replace("│", "").split())
 
 
 @pytest.mark.parametrize("path", [Path("/keys/retired/x.key"), None])

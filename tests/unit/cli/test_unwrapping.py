@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner, Result
 from tests.support import cms
-from tests.support.agents import NOW, Clock
+from tests.support.agents import Clock, officer_home
 from tests.support.cryptoapi import OWN_PRIVATE, OWN_PUBLIC, WRAPPED
 from tests.support.wrapping import KID, message, packet, take_transport_keys
 
@@ -22,7 +22,6 @@ from strongroom_agent import waiting
 from strongroom_agent.agent import Agent
 from strongroom_agent.enrolment import Enrolled, enrol
 from strongroom_agent.home import Home
-from strongroom_agent.identity import attach, create_officer_home
 from strongroom_cli import approval, output, requests
 from strongroom_cli.app import cli
 
@@ -54,16 +53,7 @@ async def host(authority: FakeAuthority, tmp_path: Path, clock: Clock) -> Enroll
 @pytest.fixture
 def alice(authority: FakeAuthority, host: Enrolled, tmp_path: Path) -> Home:  # noqa: ARG001
     """An officer, named after the host was enrolled."""
-    home = create_officer_home(tmp_path / "alice", "alice", passphrase=None)
-    authority.name_officer("alice", home.config.public_key)
-    return attach(
-        home,
-        root_key=authority.root.public_key,
-        roster=authority.roster.statement.envelope(),
-        broker_url="amqps://officer:hidden@broker.example/strongroom",
-        broker_ca=None,
-        now=NOW,
-    )
+    return officer_home(authority, tmp_path / "alice")
 
 
 @pytest.fixture

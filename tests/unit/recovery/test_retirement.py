@@ -1,10 +1,12 @@
 """What is folded from the log about sealing keys: what is sealed again, looked at again, and may be retired."""
 
+from collections.abc import Collection
 from typing import Any
 
 import pytest
 from tests.support import authority as make
 
+from strongroom.fields import new_id
 from strongroom.leaves import ProofLeaf, ResealLeaf, RetirementLeaf, Unprovable
 from strongroom.mandates import SealingKeyState
 from strongroom.roster import Roster
@@ -60,8 +62,12 @@ def roster(old: SealingKeyState | None = SealingKeyState.CLOSED) -> Roster:
     return make.roster(sealing_keys=keys if old is None else [*keys, make.sealing_entry(OLD, old)])
 
 
-def verdict(*leaves: ProofLeaf | ResealLeaf, old: SealingKeyState | None = SealingKeyState.CLOSED) -> Verdict:
-    return judge(OLD.kid, roster(old), folded(*leaves), SIZE)
+def verdict(
+    *leaves: ProofLeaf | ResealLeaf,
+    old: SealingKeyState | None = SealingKeyState.CLOSED,
+    give_up: Collection[str] = (),
+) -> Verdict:
+    return judge(OLD.kid, roster(old), folded(*leaves), SIZE, give_up)
 
 
 WHOLE = proof(0, SIZE, {NEW.kid: SIZE})
@@ -75,7 +81,7 @@ def test_a_key_that_opens_nothing_may_be_retired(old: SealingKeyState | None) ->
     """Closed, or not in the roster any more, and all was looked at."""
     found = verdict(WHOLE, old=old)
     assert found.is_clear
-    assert (found.opened, found.unprovable, list(found.unseen), found.new) == (0, 0, [], 0)
+    assert (found.opened, list(found.unprovable), list(found.unseen), found.new) == (0, [], [], 0)
 
 
 @pytest.mark.parametrize("old", [SealingKeyState.ACTIVE, SealingKeyState.ACCEPTED])
@@ -97,7 +103,49 @@ def test_an_unprovable_record_keeps_it() -> None:
     """Nobody knows which key it needs."""
     named = Unprovable(index=3, record=None, code="blob_invalid")
     found = verdict(proof(0, SIZE, {NEW.kid: 9}, unprovable=[named]))
-    assert (found.is_clear, found.unprovable, found.awaits_proof) == (False, 1, False)
+    assert (found.is_clear, [each.index for each in found.unprovable], found.awaits_proof) == (False, [3], False)
+
+
+LOST = new_id()
+BROKEN = proof(
+    *(0, SIZE, {NEW.kid: 9}),
+    unprovable=[
+        Unprovable(index=3, record=None, code="proof_invalid"),
+        Unprovable(index=5, record=LOST, code="blob_invalid"),
+    ],
+)
+
+
+def test_what_is_unprovable_keeps_it_no_longer_once_all_of_it_is_given_up() -> None:
+    """A record by its id, a whole statement by its leaf; what else keeps the key still does."""
+    found = verdict(BROKEN, give_up=["leaf:3", LOST, LOST])
+    assert (found.is_clear, found.given_up, list(found.unprovable)) == (True, 2, [])
+    assert not verdict(BROKEN, give_up=["leaf:3", LOST], old=SealingKeyState.ACTIVE).is_clear
+    needed = proof(0, SIZE, {OLD.kid: 1}, unprovable=BROKEN.unprovable)
+    assert not verdict(needed, give_up=["leaf:3", LOST]).is_clear
+    assert verdict(BROKEN, resealed(0, 1), give_up=["leaf:3", LOST]).awaits_proof
+
+
+@pytest.mark.parametrize(("give_up", "left"), [([], 2), (["leaf:3"], 1), ([LOST], 1)], ids=["none", "one", "other"])
+def test_giving_up_some_is_not_enough(give_up: list[str], left: int) -> None:
+    """Every single one has to be named, and a look would change nothing."""
+    found = verdict(BROKEN, give_up=give_up)
+    assert (found.is_clear, found.awaits_proof, len(found.unprovable)) == (False, False, left)
+    assert found.given_up == 2 - left
+    assert found.document()["unprovable"] == left
+
+
+@pytest.mark.parametrize("stranger", ["leaf:5", "leaf:4", new_id(), "x"])
+def test_what_is_not_unprovable_cannot_be_given_up(stranger: str) -> None:
+    """Also a leaf of which one record is: the slip is named, and nothing is retired with it."""
+    found = verdict(BROKEN, give_up=["leaf:3", LOST, stranger])
+    assert (found.is_clear, found.strangers) == (False, [stranger])
+
+
+def test_what_opens_again_cannot_be_given_up_any_more() -> None:
+    """The newest look counts: whoever looked at an older list has to look again."""
+    found = verdict(BROKEN, WHOLE, give_up=[LOST])
+    assert (found.is_clear, found.strangers, found.given_up) == (False, [LOST], 0)
 
 
 @pytest.mark.parametrize(

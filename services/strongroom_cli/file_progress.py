@@ -16,7 +16,7 @@ _BAR_WIDTH: Final = 10  # so that a line stays within 80 columns
 
 
 @contextmanager
-def transfer(doing: str, path: Path, *, then: str) -> "Iterator[Watch]":
+def reading(doing: str, path: Path, *, then: str) -> "Iterator[Watch]":
     """Give what is told how far the reading of a file is; `then` says what goes on when all of it is read."""
     if not sys.stderr.isatty():
         from strongroom_agent.files import unwatched

@@ -23,11 +23,11 @@ from strongroom.statements import Statement, parse_json
 from strongroom_agent import listing
 from strongroom_agent.agent import Agent
 from strongroom_agent.asking import Sent
-from strongroom_agent.files import appearing
-from strongroom_agent.kept_exports import Kept, LeftOut, Move, Selection
+from strongroom_agent.files import check_free, new_file
+from strongroom_agent.kept_exports import Chosen, KeptExport, LeftOut, Move
 from strongroom_agent.patience import Deadline, patiently
 from strongroom_agent.session import Answer, Session
-from strongroom_agent.transfers import Header, Moved, TransferFile
+from strongroom_agent.transfer_file import Header, Moved, TransferFile
 from strongroom_agent.waiting import Asked, Unreleased
 
 EXPORT_SECONDS: Final = 120.0
@@ -100,11 +100,11 @@ class Exporter(Agent):
             raise UsageError("reason: an officer must give one; it stays on record", hint="say why with --reason")
         if move.destination.authority == self._home.authority()[0]:
             raise UsageError(f"{move.destination.authority}: is the authority that the keys are with")
-        _check_free(output, overwrite=overwrite)
+        check_free(output, overwrite=overwrite)
         done = Exported()
-        kept = Kept(self._home, move, records)
+        kept = KeptExport(self._home, move, records)
         key = self._signing_key()
-        chosen = Selection(list(records)) if records is not None else Selection([])
+        chosen = Chosen(list(records)) if records is not None else Chosen([])
         if records is None and (anew or not kept.exists()):
             chosen = await self._all(move, wait_seconds)
 
@@ -126,10 +126,10 @@ class Exporter(Agent):
                 exporting.write(output, self._trust().newest, overwrite=overwrite)
         return done
 
-    async def _all(self, move: Move, wait_seconds: float) -> Selection:
+    async def _all(self, move: Move, wait_seconds: float) -> Chosen:
         """Return all records that can be moved, oldest first, and what is left out."""
         reading = listing.Reading(self._home, self._signing_key(), move.principal)
-        found = Selection([])
+        found = Chosen([])
 
         async def attempt(session: Session, deadline: Deadline) -> None:
             async for page in reading.pages(session, deadline):
@@ -149,12 +149,6 @@ class Exporter(Agent):
         return found
 
 
-def _check_free(output: Path, *, overwrite: bool) -> None:
-    """Raise UsageError for a file that is there, before anybody is asked."""
-    if output.exists() and not (overwrite and output.is_file()):
-        raise UsageError(f"{output}: exists", hint="choose another name, or overwrite a file with --force")
-
-
 def _immovable(record: ListedRecord) -> str | None:
     if record.wrapping is not None:
         return "is wrapped to a transport key of this authority"
@@ -167,26 +161,26 @@ class Exporting:
     """Asks for everything that one export lacks."""
 
     def __init__(
-        self, kept: Kept, selection: Selection, done: Exported, *, move: Move, reason: str, key: SigningKey
+        self, kept: KeptExport, chosen: Chosen, done: Exported, *, move: Move, reason: str, key: SigningKey
     ) -> None:
         """Go on with what is kept, and tell `done` how far that is; `key` signs the requests."""
         self._kept = kept
         self._move = move
         self._reason = reason
         self._key = key
-        self._selection = selection.records
+        self._chosen = chosen.records
         self._done = done
         self._sent = {each.request.id: each for each in kept.requests()}
         self._pending = deque(id_ for id_ in self._sent if not kept.is_released(id_))
         self._turned_down: set[str] = set()
-        done.records = len(selection.records)
-        done.left_out = selection.left_out
+        done.records = len(chosen.records)
+        done.left_out = chosen.left_out
         self._count()
 
     def sign_missing(self, session: Session) -> None:
         """Sign requests for the records that none asks for; each is on disk before it is sent."""
         asked = {id_ for sent in self._sent.values() for id_ in sent.request.records or ()}
-        missing = [id_ for id_ in self._selection if id_ not in asked | self._turned_down]
+        missing = [id_ for id_ in self._chosen if id_ not in asked | self._turned_down]
         for start in range(0, len(missing), RECORDS_MAX):
             self._sign(session, missing[start : start + RECORDS_MAX])
 
@@ -271,7 +265,7 @@ class Exporting:
 
         Raises ReplyInvalid, with the release dropped, for one that the newest roster does not vouch for any more.
         """
-        order = {id_: place for place, id_ in enumerate(self._selection)}
+        order = {id_: place for place, id_ in enumerate(self._chosen)}
         sent = sorted(self._sent.values(), key=lambda each: order[(each.request.records or [""])[0]])
         header = Header(
             authority=roster.body.authority,
@@ -280,7 +274,7 @@ class Exporting:
             releases=len(sent),
             records=self._done.released,
         )
-        with appearing(output, overwrite=overwrite) as (_, stream):
+        with new_file(output, overwrite=overwrite) as (_, stream):
             stream.write(TransferFile.first_line(header, roster.statement))
             for each in sent:
                 stream.write(self._vouched(each.request.id, roster))

@@ -9,7 +9,9 @@ newest one that the exporter had, and the counts those of what follows. Each lin
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Annotated, BinaryIO, Final
+
+from pydantic import Field
 
 from strongroom import receipts
 from strongroom.crypto.sealing import kid
@@ -24,14 +26,17 @@ from strongroom.errors import (
     UsageError,
     WrongAuthority,
 )
-from strongroom.fields import Authority, LeafIndex, Part, Principal, parse_body, validated
+from strongroom.fields import Authority, Part, Principal, parse_body, validated
 from strongroom.leaves import ReleaseLeaf, parse_leaf
+from strongroom.limits import INTEGER_MAX
 from strongroom.messages import Destination, Release, Request
 from strongroom.roster import Roster, check_authority
 from strongroom.statements import Statement, canonical_json, parse_json, statement_from_document
 
 FORMAT: Final = "strongroom-transfer/v1"
 LINE_BYTES_MAX: Final = 4_194_304  # a release, a receipt and a request or a roster, as a reply has them
+
+_Count = Annotated[int, Field(ge=0, le=INTEGER_MAX)]
 
 
 class Header(Part):
@@ -40,8 +45,8 @@ class Header(Part):
     authority: Authority
     principal: Principal
     destination: Destination
-    releases: LeafIndex
-    records: LeafIndex
+    releases: _Count
+    records: _Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +174,14 @@ def _first(document: object | None) -> tuple[Header, Statement]:
     return validated(document, Header), roster
 
 
-def _line(stream: BinaryIO, path: Path) -> object | None:
-    """Return the document of the next line, None at the end; MalformedStatement."""
+def _line(stream: BinaryIO, path: Path) -> dict[str, object] | None:
+    """Return the object on the next line, None at the end; MalformedStatement."""
     data = stream.readline(LINE_BYTES_MAX + 1)
     if not data:
         return None
     if len(data) > LINE_BYTES_MAX or not data.endswith(b"\n"):
         raise MalformedStatement(f"transfer: a line of {path.name} is cut or too long")
-    return parse_json(data, what="transfer")
+    document = parse_json(data, what="transfer")
+    if not isinstance(document, dict):
+        raise MalformedStatement(f"transfer: a line of {path.name} is no object")
+    return document

@@ -11,11 +11,11 @@ from strongroom.fields import validated
 from strongroom.messages import Destination, Record, RecordDescription
 from strongroom.roster import Roster, check_authority
 from strongroom_agent.delivery import WINDOW_STATEMENTS_MAX
-from strongroom_agent.import_sources import Refusal
+from strongroom_agent.import_entries import RefusedEntry
 from strongroom_agent.importing import WAIT_SECONDS, Imported, Importer, Progress
 from strongroom_agent.packing import signed
 from strongroom_agent.spool import Packed
-from strongroom_agent.transfers import Moved, TransferFile
+from strongroom_agent.transfer_file import Moved, TransferFile
 
 
 class Receiver(Importer):
@@ -27,7 +27,7 @@ class Receiver(Importer):
         *,
         root_key: bytes | None,
         dry_run: bool = False,
-        refuse: Callable[[Refusal], None] = lambda _refusal: None,
+        refuse: Callable[[RefusedEntry], None] = lambda _refusal: None,
         watch: Callable[[Progress], None] = lambda _progress: None,
         wait_seconds: float = WAIT_SECONDS,
     ) -> Imported:
@@ -92,7 +92,7 @@ class Receiver(Importer):
             yield moved
 
     def _fresh(
-        self, moved: Moved, done: Imported, refuse: Callable[[Refusal], None]
+        self, moved: Moved, done: Imported, refuse: Callable[[RefusedEntry], None]
     ) -> list[tuple[int, list[Record]]]:
         """Return what of a release is not in the spool, by time of issue; records of one time go together."""
         recipient = kid(moved.request.recipient_suite, moved.request.recipient_key)
@@ -105,7 +105,7 @@ class Receiver(Importer):
                     done.unchanged += 1
                     continue
                 words = "this home holds another record of this id"
-                refusal = Refusal(done.entries, given.name, RecordConflict.code, f"record {given.id}: {words}")
+                refusal = RefusedEntry(done.entries, given.name, RecordConflict.code, f"record {given.id}: {words}")
                 done.refuse(refusal)
                 refuse(refusal)
                 continue

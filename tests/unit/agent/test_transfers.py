@@ -32,13 +32,13 @@ from strongroom.statements import Statement, canonical_json
 from strongroom.testing import FakeAuthority, FakeMessage
 from strongroom_agent.agent import Agent
 from strongroom_agent.enrolment import Enrolled, enrol
+from strongroom_agent.exporting import Exported, Exporter, move_to
 from strongroom_agent.home import Home
-from strongroom_agent.import_sources import Refusal
+from strongroom_agent.import_entries import RefusedEntry
 from strongroom_agent.kept_exports import Move
-from strongroom_agent.moving import Exported, Exporter, move_to
-from strongroom_agent.moving_in import Receiver
 from strongroom_agent.packing import KeyToEscrow
-from strongroom_agent.transfers import TransferFile
+from strongroom_agent.receiving import Receiver
+from strongroom_agent.transfer_file import TransferFile
 
 NEW_NAME = "desktop-0001"
 
@@ -445,7 +445,7 @@ async def test_a_record_id_that_this_home_has_for_another_key_is_refused(
     file = await exported(authority, officer, move, tmp_path / "t")
     await held(receiver, key(b"c", "c"))
     receiver._state.execute("UPDATE records SET id = ? WHERE name = 'c'", one)
-    told: list[Refusal] = []
+    told: list[RefusedEntry] = []
     done = await receiver.take_in(file, root_key=None, refuse=told.append)
     assert [(each.name, each.code) for each in told] == [("a", "record_conflict")]
     assert (done.fresh, done.refused, done.exit_code) == (1, 1, ExitCode.FAILED)
