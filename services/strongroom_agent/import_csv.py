@@ -76,7 +76,7 @@ class CsvFile:
         # Without a header row these are cells, and perhaps keys: they are not quoted.
         for number, column in enumerate(header, start=1):
             if column not in (*TEXT_COLUMNS, *KEY_COLUMNS) and not column.startswith(LABEL_PREFIX):
-                raise UsageError(f"{self._path}: header: column {number} is none that is known", hint=_HEADER_HINT)
+                raise UsageError(f"{self._path}: header: column {number} has none of the names", hint=_HEADER_HINT)
         if len(set(header)) != len(header):
             raise UsageError(f"{self._path}: header: a column is repeated", hint=_HEADER_HINT)
         if "name" not in header or not set(KEY_COLUMNS) & set(header):
@@ -106,8 +106,8 @@ class CsvFile:
 
 
 _HEADER_HINT: Final = (
-    f"the first row names the columns: {', '.join((*TEXT_COLUMNS, *KEY_COLUMNS))}, {LABEL_PREFIX}NAME;"
-    " separated by commas, in UTF-8"
+    f"the first row names the columns: {', '.join((*TEXT_COLUMNS, *KEY_COLUMNS))}, {LABEL_PREFIX}NAME"
+    f" (anything else that is to be kept, e.g. {LABEL_PREFIX}site); separated by commas, in UTF-8"
 )
 
 

@@ -49,14 +49,16 @@ def judge(key: KeyToEscrow, roster: Roster) -> _Judged:
     """Look whether the bytes of a key are what its owner says they are; nothing of them is ever quoted.
 
     Raises MalformedStatement, LimitExceeded, BlobInvalid or KeyUnknown for bytes that are not of their kind, or not
-    wrapped as is said (see `wrapping.identified`); UsageError where more has to be said.
+    wrapped as is said (see `wrapping.identified`); UsageError where more has to be said, and for a mistyped kind.
     """
     try:
         algorithm = kinds.describe(key.kind, key.material)
     except (MalformedStatement, LimitExceeded) as error:
-        raise type(error)(
-            f"kind {key.kind}: {error.message}", hint="see to the bytes, or say another kind: `raw` takes any"
-        ) from None
+        if key.wrapped is not None and key.kind == key.wrapped.format:
+            what, hint = "format", "see to the bytes, or say the format that they have"
+        else:
+            what, hint = "kind", "see to the bytes, or say another kind: `raw` takes any"
+        raise type(error)(f"{what} {key.kind}: {error.message}", hint=hint) from None
     if key.wrapped is None:
         return _Judged(key, key.algorithm or algorithm, None)
     found = identified(key.material, key.wrapped, roster)

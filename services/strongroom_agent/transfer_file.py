@@ -36,6 +36,10 @@ from strongroom.statements import Statement, canonical_json, parse_json, stateme
 FORMAT: Final = "strongroom-transfer/v1"
 LINE_BYTES_MAX: Final = 4_194_304  # a release, a receipt and a request or a roster, as a reply has them
 
+_ELSEWHERE: Final = (
+    "take it in on the host that it is for, or with its --home; or have officers `strongroom export` for this one"
+)
+
 _Count = Annotated[int, Field(ge=0, le=INTEGER_MAX)]
 
 
@@ -113,9 +117,13 @@ class Moved:
         if request.destination is None:
             raise MalformedStatement("transfer: a request that moves nothing")
         if request.destination.authority != destination.authority:
-            raise WrongAuthority(f"transfer: is for {request.destination.authority}, not {destination.authority}")
+            raise WrongAuthority(
+                f"transfer: is for {request.destination.authority}, not {destination.authority}", hint=_ELSEWHERE
+            )
         if request.destination.principal != destination.principal:
-            raise Denied(f"transfer: is for {request.destination.principal}, not {destination.principal}")
+            raise Denied(
+                f"transfer: is for {request.destination.principal}, not {destination.principal}", hint=_ELSEWHERE
+            )
         recipient = kid(request.recipient_suite, request.recipient_key)
         if roster.accepted_sealing_key(recipient).suite is not request.recipient_suite:
             raise KeyUnknown(f"transfer: sealing key {recipient} is of another suite")
@@ -138,7 +146,7 @@ class TransferFile:
             with path.open("rb") as stream:
                 self.header, self.roster = _first(_line(stream, self._path))
         except OSError as error:
-            raise UsageError(f"{path}: {error.strerror}") from None
+            raise _unreadable(path, error) from None
         except PermanentError:
             raise UsageError(
                 f"{path}: is no transfer file", hint="name one that `strongroom export` wrote"
@@ -151,20 +159,31 @@ class TransferFile:
         return canonical_json(document) + b"\n"
 
     def moved(self) -> Iterator[Moved]:
-        """Give every release; raises MalformedStatement at the end of a file that was cut short or lengthened."""
+        """Give every release; raises MalformedStatement at the end of a file that was cut short or lengthened.
+
+        Raises UsageError for a file that is not there any more, or cannot be read.
+        """
         releases = records = 0
-        with self._path.open("rb") as stream:
-            _line(stream, self._path)
-            while (document := _line(stream, self._path)) is not None:
-                moved = Moved.of(document)
-                releases += 1
-                records += len(moved.release.records)
-                yield moved
+        try:
+            with self._path.open("rb") as stream:
+                _line(stream, self._path)
+                while (document := _line(stream, self._path)) is not None:
+                    moved = Moved.of(document)
+                    releases += 1
+                    records += len(moved.release.records)
+                    yield moved
+        except OSError as error:
+            raise _unreadable(self._path, error) from None
         if (releases, records) != (self.header.releases, self.header.records):
             raise MalformedStatement(
                 f"transfer: has {releases} releases with {records} records,"
                 f" its first line says {self.header.releases} with {self.header.records}"
             )
+
+
+def _unreadable(path: Path, error: OSError) -> UsageError:
+    hint = "it has to stay in its place, and readable here, until all is taken in; the same command goes on"
+    return UsageError(f"{path}: {error.strerror or 'cannot be read'}", hint=hint)
 
 
 def _first(document: object | None) -> tuple[Header, Statement]:

@@ -53,9 +53,12 @@ def identified(material: Secret, wrapped: Wrapped, roster: Roster) -> Identified
     """
     if wrapped.kid is not None:
         _known(roster, wrapped.kid)
-    kid = wrapped.kid or _fitting(material, wrapped.format, roster)
-    padding = wrapped.padding or _said(material, wrapped.format, roster, kid)
-    wrapping = identify(wrapped.format, material, padding, kid, roster)
+    try:
+        kid = wrapped.kid or _fitting(material, wrapped.format, roster)
+        padding = wrapped.padding or _said(material, wrapped.format, roster, kid)
+        wrapping = identify(wrapped.format, material, padding, kid, roster)
+    except BlobInvalid as error:
+        raise BlobInvalid(error.message, hint=error.hint or _elsewhere(wrapped.format)) from None
     if wrapped.format is WrappedFormat.CRYPTOAPI_SIMPLE:
         return Identified(wrapping, SimpleBlob.parse(material.expose()).algorithm.label)
     return Identified(wrapping, describe(wrapped.format, material))
@@ -89,8 +92,18 @@ def _fitting(material: Secret, kind: WrappedFormat, roster: Roster) -> str:
             f"the wrapped key can be for {len(fitting)} transport keys of the authority: {', '.join(fitting)}",
             hint="say for which: --transport-key KID; `strongroom authority export` named it when it was exported",
         )
-    refusal = refusals[0] if len(refusals) == 1 else _of_none(refusals, keys)
-    raise BlobInvalid(refusal.message, hint=refusal.hint or _SYNC)
+    raise refusals[0] if len(refusals) == 1 else _of_none(refusals, keys)
+
+
+def _elsewhere(kind: WrappedFormat) -> str:
+    """Say what is likely where a key is wrapped for none of the authority's."""
+    if kind is WrappedFormat.CRYPTOAPI_SIMPLE:
+        return (
+            f"it is perhaps for another key: `strongroom authority export --as publickeyblob` gives ours; {_SYNC}"
+        )
+    return (
+        f"it is perhaps for another certificate: `strongroom authority export --as certificate` gives ours; {_SYNC}"
+    )
 
 
 def _of_none(refusals: Sequence[BlobInvalid], keys: Sequence[TransportKey]) -> BlobInvalid:

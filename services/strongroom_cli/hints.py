@@ -8,6 +8,7 @@ from strongroom.errors import (
     NotFound,
     PrincipalRevoked,
     PrincipalUnknown,
+    RecordConflict,
     Rejected,
     StrongroomError,
 )
@@ -26,6 +27,11 @@ _HINTS: Final = (
         MalformedStatement.code,
         "is not a wrapped key",
         "it is as it was made: the same command without --unwrap and --as",
+    ),
+    (
+        RecordConflict.code,
+        "another principal escrowed this wrapped key first",
+        "if it is your own, ask officers and auditors who has a copy; `strongroom log verify` checks the log",
     ),
     (PrincipalUnknown.code, "", "enrol with an officer's invitation: `strongroom enrol FILE`"),
     (

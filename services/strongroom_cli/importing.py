@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from strongroom_agent.importing import Imported, Progress
 
 _SHOWN: Final = 10
+_LISTED: Final = 1_000
+_EITHER: Final = "`strongroom import keys.csv`, or `strongroom import --transfer FILE` for what `export` wrote"
 _FIELDS: Final = ("row", "name", "code", "message")
 _COUNTS: Final = ("entries", "fresh", "unchanged", "refused", "stored", "spooled", "rejected")
 
@@ -94,6 +96,8 @@ def import_(
     from this source before is passed over; one that has changed is a new record of its name. For that this home
     keeps a keyed digest of each key: whoever reads the home could try guesses of a weak one.
 
+    With -o json up to 1,000 refusals are listed; --report writes all of them, one at a time.
+
     Exit code 0: all stored. 1: some were refused, and the rest is stored. 75: some are still in the spool; give the
     same command again.
 
@@ -102,7 +106,7 @@ def import_(
     told = {"kind": kind, "format": wrapped_format, "padding": padding, "transport-key": transport_key}
     given = [name for name, value in {**told, "algorithm": algorithm, "label": labels}.items() if value]
     if (source is None) == (transfer is None):
-        raise UsageError("give either SOURCE or --transfer FILE")
+        raise UsageError("give either SOURCE or --transfer FILE", hint=_EITHER)
     if transfer is None and from_root_key is not None:
         raise UsageError("--from-root-key goes with --transfer")
     if transfer is not None and given:
@@ -152,7 +156,7 @@ def _going_on(*, dry_run: bool) -> Iterator[None]:
 
 
 class _Refusals:
-    """Writes every refusal to the report, if there is one, and keeps the first few."""
+    """Writes every refusal to the report, if there is one, and keeps the first 1,000."""
 
     def __init__(self, path: Path | None, stream: TextIO | None) -> None:
         self.first: list[RefusedEntry] = []
@@ -164,7 +168,7 @@ class _Refusals:
 
     def take(self, refusal: "RefusedEntry") -> None:
         """Note one."""
-        if len(self.first) < _SHOWN:
+        if len(self.first) < _LISTED:
             self.first.append(refusal)
         if self._writer is not None:
             self._writer.writerow([getattr(refusal, name) for name in _FIELDS])
@@ -199,14 +203,16 @@ def _tell(done: "Imported", refused: _Refusals, output: Output, *, dry_run: bool
     if output.json:
         content = {name: getattr(done, name) for name in _COUNTS}
         error = None if done.error is None else {"code": done.error.code, "message": done.error.message}
-        document = {"dry_run": dry_run, **content, "codes": done.codes, "error": error}
+        refusals = [asdict(each) for each in refused.first]
+        document = {"dry_run": dry_run, **content, "codes": done.codes, "refusals": refusals, "error": error}
         output.document("import", document)
     else:
         verb = "would be imported" if dry_run else "imported"
         output.line(
             f"{verb}: {done.fresh:,} of {done.entries:,} that were looked at; {done.unchanged:,} were before"
         )
-        output.line(f"  stored      {done.stored:,}, each with a verified receipt")
+        if not dry_run:
+            output.line(f"  stored      {done.stored:,}, each with a verified receipt")
         if done.spooled:
             output.line(f"  spooled     {done.spooled:,}: give the same command again, or `strongroom sync`")
         if done.rejected:
@@ -216,11 +222,25 @@ def _tell(done: "Imported", refused: _Refusals, output: Output, *, dry_run: bool
             output.line(f"  refused     {done.refused:,}: {codes}")
         if unvouched:
             output.line("  not shown   that these keys came from the authority named: --from-root-key would")
-    for each in refused.first if refused.path is None and not output.json else ():
-        click.echo(f"  {each.row}: {legible(each.name) or '-'}: {legible(each.message)} [{each.code}]", err=True)
-    if done.refused > len(refused.first) and refused.path is None and not output.json:
-        click.echo(f"  and {done.refused - len(refused.first):,} more; --report FILE names them all", err=True)
+    if done.refused and not output.json:
+        _tell_refusals(done, refused, dry_run=dry_run)
     if done.error is not None and not output.json:
         click.echo(f"  {done.error.message}", err=True)
         if (hint := hint_for(done.error)) is not None:
             click.echo(f"  next: {hint}", err=True)
+
+
+def _tell_refusals(done: "Imported", refused: _Refusals, *, dry_run: bool) -> None:
+    if refused.path is None:
+        for each in refused.first[:_SHOWN]:
+            click.echo(
+                f"  {each.row}: {legible(each.name) or '-'}: {legible(each.message)} [{each.code}]", err=True
+            )
+        if (more := done.refused - _SHOWN) > 0:
+            click.echo(f"  and {more:,} more; --report FILE names them all", err=True)
+    then = "try it again" if dry_run else "give the same command again: what is in escrow is passed over"
+    click.echo(f"  next: put right what was refused{_where(refused)}, and {then}", err=True)
+
+
+def _where(refused: _Refusals) -> str:
+    return "" if refused.path is None else f" ({refused.path} says why)"

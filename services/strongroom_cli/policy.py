@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import rich_click as click
 
-from strongroom.errors import ConfigurationInvalid, UsageError
+from strongroom.errors import ConfigurationInvalid, PermanentError, UsageError
 from strongroom_cli.options import Command
 
 if TYPE_CHECKING:
@@ -86,14 +86,20 @@ def officer_of(card: str) -> "Officer":
     if given and (unknown := set(chosen) - set(ROLES)):
         raise UsageError(f"{card}: {min(unknown)!r} is no role", hint=f"the roles are {', '.join(ROLES)}")
     opened = click.File("rb").convert(path if given else card, None, click.get_current_context())
-    document = parse_json(opened.read(), what="officer card")
-    if not isinstance(document, dict):
-        raise ConfigurationInvalid("officer card: is no JSON object")
-    document = {"roles": [role.value for role in Role], **document}
-    if given:
-        document["roles"] = chosen
-    document.pop("key_id", None)
-    return validated(document, Officer)
+    try:
+        document = parse_json(opened.read(), what="document")
+        if not isinstance(document, dict):
+            raise ConfigurationInvalid("is no JSON object")
+        document = {"roles": [role.value for role in Role], **document}
+        if given:
+            document["roles"] = chosen
+        document.pop("key_id", None)
+        return validated(document, Officer)
+    except PermanentError as error:
+        raise type(error)(
+            f"officer card {opened.name}: {error.message}",
+            hint="name a file that `strongroom officer init` printed",
+        ) from None
 
 
 def policy_values(pairs: tuple[str, ...]) -> dict[str, int]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import rich_click as click
 
-from strongroom.errors import ExitCode
+from strongroom.errors import ConfigurationInvalid, ExitCode, LogForked, RosterInvalid, StateCorrupt
 from strongroom_cli.options import output_option
 from strongroom_cli.output import Output, carry_out, lasting, legible, run, when
 
@@ -48,11 +48,11 @@ def reseal(*, rate: float | None, again: bool, output: Output) -> None:
 
     Exit code 1 while any record is left that does not open, or when it was interrupted.
 
-    Example: `set -a; . prover.env; strongroom authority reseal --rate 500`
+    Example: `(set -a; . prover.env; strongroom authority reseal --rate 500)`
     """
     from strongroom_recovery.reseal.wiring import reseal as seal_again
 
-    settings = _settings()
+    settings = _settings("reseal")
 
     async def until_stopped(told: "Callable[[Progress], None]") -> "tuple[Progress, bool]":
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -72,13 +72,19 @@ def reseal(*, rate: float | None, again: bool, output: Output) -> None:
     sys.exit(ExitCode.DONE if is_well else ExitCode.FAILED)
 
 
-def _settings() -> "ProverSettings":
-    """Read the prover's settings; from here on this process holds sealing keys."""
+def _settings(command: str) -> "ProverSettings":
+    """Read the prover's settings, for this command; from here on this process holds sealing keys."""
     from strongroom import logs
     from strongroom.hardening import harden_process
     from strongroom_recovery.settings import ProverSettings
 
-    settings = ProverSettings.load()
+    try:
+        settings = ProverSettings.load()
+    except ConfigurationInvalid as error:
+        if error.hint is None or not error.hint.endswith("in the environment"):
+            raise
+        with_settings = f"`(set -a; . prover.env; strongroom authority {command})`"
+        raise ConfigurationInvalid(error.message, hint=f"with the prover's settings: {with_settings}") from None
     harden_process()
     logs.configure(settings.log_format, service="reseal")
     return settings
@@ -195,7 +201,7 @@ def retire_key(*, kid: str, give_up: tuple[str, ...], output: Output) -> None:
 
     Exit code 6 while only looks of the prover are missing, 1 while records need the key or are unprovable.
 
-    Example: `set -a; . prover.env; strongroom authority retire-key 3f0c9a52d1e84b7796a0c5d2e8f41b63`
+    Example: `(set -a; . prover.env; strongroom authority retire-key 3f0c9a52d1e84b7796a0c5d2e8f41b63)`
     """
     from strongroom_recovery.reseal.retiring import put_aside, retire
     from strongroom_recovery.reseal.wiring import means_of
@@ -205,7 +211,7 @@ def retire_key(*, kid: str, give_up: tuple[str, ...], output: Output) -> None:
     slip = next((each for each in give_up if not _FINDING.fullmatch(each)), None)
     if slip is not None:
         raise click.UsageError(f"--give-up {slip[:80]!r}: neither the id of a record nor leaf:N")
-    settings = _settings()
+    settings = _settings(f"retire-key {kid}")
 
     async def retired() -> "Retirement":
         async with means_of(settings) as (means, keys):
@@ -260,8 +266,11 @@ def _say(done: "Retirement", path: Path | None, output: Output) -> None:
             output.line(f"  its key file is now {path}")
         else:
             output.line("  it has no key file here: if it is on a token, take it off there when you are sure")
-        output.line("  next: start the recovery worker and the prover again, so that they forget it; then")
-        output.line(f"        `strongroom authority sign-roster FOLDER --remove-key {verdict.kid}`;")
+        if verdict.state is None:
+            output.line("  next: start the recovery worker and the prover again, so that they forget it;")
+        else:
+            output.line("  next: start the recovery worker and the prover again, so that they forget it; then")
+            output.line(f"        `strongroom authority sign-roster FOLDER --remove-key {verdict.kid}`;")
         output.line("        destroy it when a drill has passed without it: older backups of the database need it")
         return
     output.line(f"sealing key {verdict.kid} cannot be retired yet:")
@@ -314,7 +323,8 @@ def _obstacles(done: "Retirement") -> Iterator[str]:
 def key_counts(roster: "Roster", root_key: bytes) -> "list[KeyCount]":
     """Count records by sealing key in the database of STRONGROOM_DATABASE_URL.
 
-    Raises ConfigurationInvalid without such a setting, and as `counting.count`.
+    Raises ConfigurationInvalid without such a setting, and as `counting.count`; what is wrong with its logs may be
+    that they are another authority's, which is said first.
     """
     from strongroom.database import connect
     from strongroom_cli.settings import DatabaseSettings
@@ -328,7 +338,14 @@ def key_counts(roster: "Roster", root_key: bytes) -> "list[KeyCount]":
             await database.check_schema()
             return await count(database, root_key, roster)
 
-    return carry_out("Counting", counted())
+    try:
+        return carry_out("Counting", counted())
+    except (LogForked, RosterInvalid, StateCorrupt) as error:
+        raise type(error)(
+            f"this may be another authority's database, and not that of {roster.body.authority}: {error.message}",
+            hint="compare STRONGROOM_DATABASE_URL with the setting of this authority's workers"
+            + (f"; if it is theirs, {error.hint}" if error.hint else ""),
+        ) from None
 
 
 def show_counts(counts: "list[KeyCount]", output: Output) -> None:

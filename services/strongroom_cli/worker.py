@@ -14,7 +14,7 @@ def worker() -> None:
 def escrow() -> None:
     """Run the escrow worker: it commits escrow messages and gives receipts. It holds no sealing private key.
 
-    Example: `set -a; . escrow.env; strongroom worker escrow`
+    Example: `(set -a; . escrow.env; strongroom worker escrow)`
     """
     from strongroom_escrow.__main__ import main
 
@@ -25,7 +25,7 @@ def escrow() -> None:
 def recovery() -> None:
     """Run the recovery worker: it decides enrolments and gives keys back. It holds the sealing private keys.
 
-    Example: `set -a; . recovery.env; strongroom worker recovery`
+    Example: `(set -a; . recovery.env; strongroom worker recovery)`
     """
     from strongroom_recovery.__main__ import main
 
@@ -38,7 +38,7 @@ def prover() -> None:
 
     It holds the sealing private keys, and shares keys and state folder with the recovery worker.
 
-    Example: `set -a; . prover.env; strongroom worker prover`
+    Example: `(set -a; . prover.env; strongroom worker prover)`
     """
     from strongroom_recovery.prover.__main__ import main
 

@@ -333,6 +333,13 @@ class Ledger:
         found = (logged for logged in self._invitations.values() if logged.time >= oldest)
         return sorted(found, key=lambda logged: -logged.index)
 
+    # ---- the escrow log ----
+
+    @property
+    def reach(self) -> int:
+        """How many leaves the escrow log must have, by what was looked at, sealed again and retired."""
+        return max(self.proofs.reach, self.reseals.reach)
+
     # ---- rates ----
 
     def next_request_at(self, who: Who, per_hour: int, now: int) -> int | None:

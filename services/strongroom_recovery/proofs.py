@@ -171,6 +171,11 @@ class Proofs:
         """Return the newest leaf that sealed blobs of a range again and was not followed by a look; -1 for none."""
         return max((leaf for _, _, leaf in self._resealed.within(first, end)), default=-1)
 
+    @property
+    def reach(self) -> int:
+        """How many leaves the escrow log must have for all looks to be true."""
+        return self._end[-1] if self._end else 0
+
     def covered(self) -> list[tuple[int, int]]:
         """Return what was looked at as ranges, as few as possible, each `first` up to `end`."""
         ranges: list[tuple[int, int]] = []

@@ -19,19 +19,24 @@ class Resealed(NamedTuple):
 class Reseals:
     """Folds `reseal` and `retirement` leaves.
 
-    retired: when a sealing key was retired, in seconds, by its kid.
+    retired: when a sealing key was retired, in seconds, by its kid. reach: how many leaves the escrow log must have
+    for all of them to be true.
     """
 
     retired: dict[str, int] = field(default_factory=dict)
+    reach: int = 0
     _done: Ranges[Resealed] = field(default_factory=Ranges)
 
     def apply(self, entry: ResealLeaf) -> None:
         """Take a `reseal` leaf into account: of those that cover the same place the newest counts."""
-        self._done.put(entry.first, entry.first + entry.count, Resealed(entry.kid, entry.left))
+        end = entry.first + entry.count
+        self._done.put(entry.first, end, Resealed(entry.kid, entry.left))
+        self.reach = max(self.reach, end)
 
     def retire(self, entry: RetirementLeaf) -> None:
         """Take a `retirement` leaf into account."""
         self.retired[entry.kid] = entry.time
+        self.reach = max(self.reach, entry.size)
 
     def due(self, kid: str, first: int, end: int, *, again: bool = False) -> Iterator[tuple[int, int]]:
         """Give the ranges between two places whose blobs nobody has sealed to this key yet, in order.

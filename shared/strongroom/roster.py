@@ -61,7 +61,11 @@ class Roster:
             statement.verify_signature(keys[-1], key_id(keys[-1]))
         except SignatureInvalid:
             which = "the pinned root key" if keys[-1] == root_key else f"root key {key_id(keys[-1])}, the last one,"
-            raise RosterInvalid(f"roster: {which} did not sign it") from None
+            raise RosterInvalid(
+                f"roster: {which} did not sign it",
+                hint="compare the root key's id with the authority's people, and name the roster and root.pub that"
+                " belong together",
+            ) from None
         body = parse_body(statement, RosterBody)
         _check_officers(body.officers)
         _check_policy(body.policy, body.officers)

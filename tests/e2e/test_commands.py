@@ -182,19 +182,18 @@ def _read_key_blobs(run: Callable[..., dict[str, Any]], place: Path) -> None:
     assert run(("capi", "derive"), *derived)["key_bits"] == 256
 
 
-def _change_keys(run: Callable[..., dict[str, Any]], trial: Trial) -> None:
+def _change_keys(run: Callable[..., dict[str, Any]]) -> None:
     """Seal again what is sealed to the active key already, and try to retire that key."""
     sealed = run(("authority", "reseal"))
     assert (sealed["done"], sealed["records"], sealed["left"]) == (True, 0, 0)
-    [key] = [path.stem for path in (trial.folder / "authority" / "recovery" / "sealing").glob("*.key")][:1]
-    kept = run(("authority", "retire-key"), key, code=ExitCode.FAILED)
+    kept = run(("authority", "retire-key"), sealed["kid"], code=ExitCode.FAILED)
     assert (kept["retired"], kept["state"]) == (False, "active")
 
 
 def _keep_keys(run: Callable[..., dict[str, Any]], trial: Trial, place: Path) -> None:
     """Do what whoever has the sealing keys does now and then."""
     _drill(run, trial, place)
-    _change_keys(run, trial)
+    _change_keys(run)
 
 
 def _quarantine(run: Callable[..., dict[str, Any]], trial: Trial) -> None:

@@ -36,7 +36,7 @@ from strongroom.blobs import BlobContext, seal_material
 from strongroom.crypto.key_file import write_sealing_key
 from strongroom.crypto.sealing import PrivateSealingKey, Suite
 from strongroom.crypto.secret import Secret
-from strongroom.errors import ConfigurationInvalid, NotFound, RosterExpired, UsageError
+from strongroom.errors import RESTORE_HINT, ConfigurationInvalid, NotFound, RosterExpired, StateCorrupt, UsageError
 from strongroom.leaves import ProofLeaf
 from strongroom_recovery.prover.proving import Trouble
 from strongroom_recovery.reseal.counting import count
@@ -411,6 +411,41 @@ async def test_the_garbage_of_a_broken_host_is_given_up_by_name_and_on_record(at
     put_aside(folder, OLD.kid)
     [proof] = await at.look_again()
     assert (proof.records, proof.kids, len(proof.unprovable)) == (1, {key.kid: 1}, 2)
+
+
+async def test_a_second_run_finds_the_key_retired_whatever_opens_by_now(at: Proven) -> None:
+    """After a crash between the entry and the key file's move, it goes on to that."""
+    [record] = await at.escrow(make.escrow(records=[make.record(blob=b"x")]))
+    key = await change_key(at)
+    await closed(at, key)
+    await reseal(at)
+    await at.look()
+    assert (await retired(at, OLD.kid, record.id)).is_retired
+    await ask_superuser(at.databases, "DELETE FROM records")
+    await ask_superuser(at.databases, "DELETE FROM escrow_statements")
+    again = await retired(at, OLD.kid, record.id)
+    assert (again.is_retired, again.before, len(await retirements(at))) == (True, at.now, 1)
+
+
+@pytest.mark.parametrize("what", ["looked at", "sealed again"])
+async def test_an_escrow_log_without_its_checkpoint_is_not_an_empty_one(at: Proven, what: str) -> None:
+    """Whoever deletes the checkpoint, also from this host's folder, does not get a key retired that is needed."""
+    await at.keys(1, 1)
+    if what == "looked at":
+        await at.look()
+    key = await change_key(at)
+    await closed(at, key)
+    if what == "sealed again":
+        await reseal(at)
+    await ask_superuser(at.databases, "DELETE FROM escrow_checkpoints")
+    for file in at.settings.state_dir.glob("*escrow*"):
+        file.unlink()
+    with pytest.raises(
+        StateCorrupt, match="its checkpoint has 0 leaves, and the recovery log speaks of 2"
+    ) as caught:
+        await retired(at, OLD.kid)
+    assert caught.value.hint == RESTORE_HINT
+    assert await retirements(at) == []
 
 
 async def test_one_that_is_found_on_the_way_has_to_be_named_too(at: Proven) -> None:

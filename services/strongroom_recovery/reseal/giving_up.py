@@ -33,7 +33,8 @@ async def check_hopeless(means: Opened, keyring: Keyring, kid: str, give_up: Col
     """Return when none of the findings that are to be given up opens by this sealing key.
 
     Every blob of a record that is sealed to it is tried, not the newest alone. A key that is not in the keyring
-    opens nothing. Arguments: `give_up`, findings by `name_of`; what is none is passed over.
+    opens nothing; of one that is retired already nothing is asked any more. Arguments:
+    `give_up`, findings by `name_of`; what is none is passed over.
 
     Raises UsageError for one that opens, and for one of a statement that cannot be read any more and could be when
     the prover looked; DatabaseUnavailable, FatalError, and what a key device raises when it does not answer.
@@ -42,6 +43,8 @@ async def check_hopeless(means: Opened, keyring: Keyring, kid: str, give_up: Col
         return
     async with means.database.reading() as tx:
         await means.follower.advance(tx)
+    if kid in means.ledger.reseals.retired:
+        return
     means.escrow_log.go_by(means.registry.roster.body.logs.escrow)
     named = set(give_up)
     for finding in [each for each in means.ledger.proofs.findings() if name_of(each) in named]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from strongroom.crypto.tlog import EMPTY_ROOT
-from strongroom.errors import KeyFileInvalid, NotFound, ProofInvalid, UsageError
+from strongroom.errors import RESTORE_HINT, KeyFileInvalid, NotFound, ProofInvalid, StateCorrupt, UsageError
 from strongroom.leaves import RetirementLeaf
 from strongroom.private_file import sync_folder
 from strongroom.service import Health
@@ -60,7 +60,9 @@ async def retire(
     Arguments: `give_up`, unprovable records that shall not keep it, all of them, spelled as by `name_of`.
 
     Raises NotFound for a key that nobody knows, UsageError for one in `give_up` that is not unprovable, or that
-    this very key opens; RosterExpired and DatabaseUnavailable, and nothing was logged; FatalError.
+    this very key opens; RosterExpired and DatabaseUnavailable, and nothing was logged; FatalError, also for an
+    escrow log that is shorter than the recovery log says. A key that is retired already is called
+    so, whatever is given up.
     """
     prover = Prover(
         database=means.database,
@@ -98,8 +100,14 @@ async def _tried(means: Opened, keys: Keys, kid: str, give_up: Collection[str], 
             size, root = head.size, head.root
         except ProofInvalid:
             size, root = 0, EMPTY_ROOT
+        before, reach = means.ledger.reseals.retired.get(kid), means.ledger.reach
+        if before is None and size < reach:
+            # Nothing would be unseen in a log whose checkpoint somebody has taken away.
+            raise StateCorrupt(
+                f"escrow log: its checkpoint has {size} leaves, and the recovery log speaks of {reach}",
+                hint=RESTORE_HINT,
+            )
         verdict = judge(kid, roster, means.ledger, size, give_up)
-        before = means.ledger.reseals.retired.get(kid)
         if before is None and verdict.is_clear and (verdict.state is not None or kid in keys.sealing.kids):
             leaf = RetirementLeaf(time=now, kid=kid, size=size, root=root.hex(), given_up=verdict.given_up)
             appended = await means.writer.append(tx, [leaf.to_bytes()])

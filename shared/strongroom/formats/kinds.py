@@ -1,12 +1,14 @@
 """The kinds of key material that are judged before they are escrowed, so that nobody finds out in need.
 
-A kind that is not here is a word for people; its bytes are taken as they are, as those of `raw`. Nothing is
-changed: what is escrowed, and what comes back, are the bytes that were given. What is wrong is said in a sentence
-that names the place and never quotes the secret.
+A kind that is not here is a word for people; its bytes are taken as they are, as those of `raw`. A word that is
+nearly one of these is refused: mistyped, it would skip the look at the bytes. Nothing is changed: what is escrowed,
+and what comes back, are the bytes that were given. What is wrong is said in a sentence that names the place and
+never quotes the secret.
 """
 
 import re
 from collections.abc import Callable
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import Final
 
@@ -15,7 +17,7 @@ from pyrage import x25519
 
 from strongroom.crypto.private_keys import pkcs8_algorithm
 from strongroom.crypto.secret import Secret
-from strongroom.errors import LimitExceeded, MalformedStatement
+from strongroom.errors import LimitExceeded, MalformedStatement, UsageError
 from strongroom.formats.armour import is_pem, read_pem
 from strongroom.formats.ber import (
     Element,
@@ -29,6 +31,8 @@ from strongroom.formats.ber import (
 from strongroom.formats.cms import EnvelopedData
 from strongroom.formats.openssh import OpensshKey
 from strongroom.formats.volume_key import VolumeKeyPacket
+
+_NEAR: Final = 0.88  # a letter too many, too few or wrong; `openssl` and `pkcs7` are words of their own
 
 
 class KeyKind(StrEnum):
@@ -53,7 +57,7 @@ def validate(kind: str, material: Secret) -> str | None:
     """
     try:
         describe(kind, material)
-    except (MalformedStatement, LimitExceeded) as error:
+    except (MalformedStatement, LimitExceeded, UsageError) as error:
         return error.message
     return None
 
@@ -61,10 +65,19 @@ def validate(kind: str, material: Secret) -> str | None:
 def describe(kind: str, material: Secret) -> str:
     """Name the algorithm for the record's `algorithm`, e.g. `RSA 3072`; empty where there is none to name.
 
-    Raises MalformedStatement or LimitExceeded with what `validate` says.
+    Raises MalformedStatement or LimitExceeded with what `validate` says; UsageError, which does not quote it, for a
+    kind that is nearly one of those that are judged.
     """
     check = _CHECKS.get(kind)
-    return "" if check is None else check(material)
+    if check is not None:
+        return check(material)
+    near = get_close_matches(kind.lower(), _CHECKS, n=1, cutoff=_NEAR)
+    if near:
+        raise UsageError(
+            f"kind: is nearly {near[0]}, whose bytes are checked, and is not it",
+            hint=f"say kind {near[0]}, or a word that nobody mistakes for it",
+        )
+    return ""
 
 
 # ---- private keys ------------------------------------------------------------------------------

@@ -12,13 +12,14 @@ from strongroom.crypto.signing import SigningKey
 from strongroom.errors import LimitExceeded, MalformedStatement
 from strongroom.fields import parse_body
 from strongroom.limits import CLOCK_SKEW_SECONDS
-from strongroom.messages import Escrow
+from strongroom.messages import Escrow, WrappedFormat
 from strongroom.statements import parse_envelope
 from strongroom.testing import FakeAuthority
 from strongroom_agent import packing
 from strongroom_agent.agent import Agent
 from strongroom_agent.packing import KeyToEscrow, fitting, pack
 from strongroom_agent.spool import Packed
+from strongroom_agent.wrapping import Wrapped
 
 SIGNER = SigningKey.generate()
 
@@ -266,7 +267,17 @@ def test_bytes_that_are_not_of_their_kind_are_refused_without_being_quoted(
 def test_keys_that_are_what_they_should_be_are_parted_from_the_others(authority: FakeAuthority) -> None:
     """The reason stands with the name."""
     bad = KeyToEscrow(material=Secret(b"x"), name="mail", kind="openssh")
-    good, refused = fitting([key(), bad, key(name="other")], authority.roster)
+    mistyped = KeyToEscrow(material=Secret(b"x"), name="web", kind="opensh")
+    good, refused = fitting([key(), bad, mistyped, key(name="other")], authority.roster)
     assert [each.name for each in good] == ["disk", "other"]
-    assert refused.keys() == {"mail"}
+    assert refused.keys() == {"mail", "web"}
     assert refused["mail"].message.startswith("kind openssh: ")
+    assert refused["web"].code == "usage"
+
+
+def test_what_is_not_of_its_format_is_not_told_of_other_kinds(authority: FakeAuthority) -> None:
+    """The format is what is wrong; the kind was never said."""
+    wrapped = KeyToEscrow(material=Secret(b"x"), name="k", kind="cms", wrapped=Wrapped(WrappedFormat.CMS))
+    with pytest.raises(MalformedStatement, match=r"^format cms: ") as caught:
+        packed(authority, wrapped)
+    assert "raw" not in (caught.value.hint or "")

@@ -452,10 +452,51 @@ async def test_a_record_id_that_this_home_has_for_another_key_is_refused(
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{}\n", b"garbage\n", b'{"format":"strongroom-transfer/v1"}\n', b"\xff\n"]
+    "content", [b"", b"{}\n", b"null\n", b"[]\n", b"garbage\n", b'{"format":"strongroom-transfer/v1"}\n', b"\xff\n"]
 )
 def test_another_file_is_no_transfer(tmp_path: Path, content: bytes) -> None:
     """Said before anything is read of it."""
     (tmp_path / "t").write_bytes(content)
     with pytest.raises(UsageError, match="no transfer file"):
         TransferFile(tmp_path / "t")
+
+
+@pytest.mark.parametrize("rest", [b"null\n", b"null\ngarbage", b"[]\n", b"garbage\n", b"{}\n", b"{"])
+async def test_what_follows_the_releases_is_refused_and_is_no_end(
+    *,
+    agent: Agent,
+    authority: FakeAuthority,
+    officer: Exporter,
+    receiver: Receiver,
+    move: Move,
+    tmp_path: Path,
+    rest: bytes,
+) -> None:
+    """A line that is no object does not pass for the end of the file; nothing is taken in."""
+    await held(agent, key())
+    file = await exported(authority, officer, move, tmp_path / "t")
+    file.write_bytes(file.read_bytes() + rest)
+    with pytest.raises(MalformedStatement, match="transfer: "):
+        await receiver.take_in(file, root_key=authority.root.public_key)
+    assert receiver._spool.size() == 0
+
+
+async def test_a_file_that_vanishes_or_is_for_somebody_else_is_said_with_what_to_do(
+    *, agent: Agent, authority: FakeAuthority, there: FakeAuthority, officer: Exporter, move: Move, tmp_path: Path
+) -> None:
+    """The first line was read, and the file is opened again for the others."""
+    await held(agent, key())
+    path = await exported(authority, officer, move, tmp_path / "t")
+    file = TransferFile(path)
+    [moved] = file.moved()
+    for destination in (
+        Destination(authority="third.example.org", principal=NEW_NAME),
+        Destination(authority="new.example.org", principal="desktop-0002"),
+    ):
+        with pytest.raises(PermanentError, match="transfer: is for") as other:
+            moved.check_for(destination, there.roster)
+        assert "strongroom export" in (other.value.hint or "")
+    path.unlink()
+    with pytest.raises(UsageError, match="No such file") as caught:
+        list(file.moved())
+    assert "stay in its place" in (caught.value.hint or "")

@@ -140,6 +140,15 @@ def test_a_message_to_somebody_else_is_refused() -> None:
     assert KID in caught.value.message
 
 
+@pytest.mark.parametrize("named", [None, KID])
+def test_a_message_to_somebody_else_is_followed_by_where_ours_is(named: str | None) -> None:
+    """Also where the transport key was named; that the authority has changed its keys is the other cause."""
+    with pytest.raises(BlobInvalid) as caught:
+        look(message(key=OTHER), Wrapped(WrappedFormat.CMS, kid=named))
+    assert "for another certificate: `strongroom authority export --as certificate`" in (caught.value.hint or "")
+    assert "strongroom sync" in (caught.value.hint or "")
+
+
 def test_a_message_to_two_keys_of_the_authority_is_refused_and_one_to_a_stranger_beside_is_not() -> None:
     """The other copy of the content key would be another wrapped key."""
     both = cms.Message(recipients=[recipient(), recipient(key=OTHER)]).encode()

@@ -156,6 +156,16 @@ def test_a_role_that_is_none_is_refused(place: Place, role: str) -> None:
     assert not place.keys.exists()
 
 
+@pytest.mark.parametrize(("content", "code"), [("", 1), ("garbage", 1), ("[]", 2), ("{}", 1)])
+def test_a_file_that_is_no_officers_card_is_named(place: Place, content: str, code: int) -> None:
+    """Of several cards one cannot tell otherwise which is meant."""
+    (place.folder / "odd.json").write_text(content)
+    told = place.init(officers=("alice", "odd"), code=code).stderr
+    assert "officer card " in told
+    assert "odd.json: " in told
+    assert "strongroom officer init" in told
+
+
 def test_a_policy_that_two_officers_cannot_meet_is_warned_of(place: Place) -> None:
     """The roster is signed all the same: more officers may come."""
     told = place.init(officers=("alice", "bob"))

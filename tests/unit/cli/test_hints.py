@@ -14,6 +14,7 @@ from strongroom_cli.hints import hint_for
         ("not_found", "principal: nobody was ever enrolled as laptop-0417", "compare the name"),
         ("principal_revoked", "principal: laptop-0417 was revoked", "invite NAME --replace"),
         ("principal_unknown", "principal: nobody is enrolled as laptop-0417", "strongroom enrol"),
+        ("record_conflict", "wrapping.digest: another principal escrowed this wrapped key first", "log verify"),
         ("invitation_invalid", "principal: laptop-0417 is enrolled, and it does not replace", "NAME --replace"),
         ("invitation_invalid", "invitation: signed by 1 officers", "strongroom countersign"),
         ("invitation_invalid", "invitation: 1 was used before", "new invitation"),

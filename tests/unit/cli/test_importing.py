@@ -100,3 +100,57 @@ def test_an_export_says_whose_and_which(choice: tuple[str, ...]) -> None:
     there = ("--to", "keys.csv", "--to-root-key", "keys.csv", "--to-principal", "other-host")
     told = run("export", "--principal", "laptop-0417", *there, "--reason", "x", "--out", "t", *choice)
     assert told.exit_code == ExitCode.USAGE, told.output
+
+
+@pytest.mark.usefixtures("home")
+def test_refusals_are_listed_in_the_document_and_followed_by_what_to_do() -> None:
+    """A dry run stores nothing, and says nothing of receipts."""
+    told = run("import", "keys.csv", "--dry-run")
+    assert "verified receipt" not in told.output
+    assert "next: put right what was refused, and try it again" in told.stderr
+    document = json.loads(run("import", "keys.csv", "--dry-run", "-o", "json").stdout)
+    assert [(each["row"], each["name"], each["code"]) for each in document["refusals"]] == [
+        (3, "bad", "malformed"),
+        (4, "good", "duplicate"),
+        (5, "=cmd()", "malformed"),
+    ]
+    assert document["refusals"][0]["message"] == "base64: is not canonical base64"
+    reported = run("import", "keys.csv", "--dry-run", "--report", "r.csv").stderr
+    assert "next: put right what was refused (r.csv says why)" in reported
+
+
+def test_a_thousand_refusals_are_listed_and_ten_are_shown(home: Path) -> None:
+    """The rest is counted."""
+    (home.parent / "many.csv").write_text("name,hex\n" + "".join(f"k{n},x\n" for n in range(1001)))
+    document = json.loads(run("import", "many.csv", "--dry-run", "-o", "json").stdout)
+    assert (document["refused"], len(document["refusals"])) == (1001, 1000)
+    told = run("import", "many.csv", "--dry-run").stderr
+    assert told.count("[malformed]") == 10
+    assert "and 991 more; --report FILE names them all" in told
+
+
+def test_a_mistyped_kind_is_refused_by_row_and_not_quoted(home: Path) -> None:
+    """As for `escrow`; a cell may be anything."""
+    (home.parent / "kinds.csv").write_text("name,text,kind\na,b,opensh\nc,d,disk-key\n")
+    told = run("import", "kinds.csv", "--dry-run")
+    assert "would be imported: 1 of 2" in told.stdout
+    assert "2: a: kind: is nearly openssh" in told.stderr
+    assert "opensh," not in told.output
+
+
+def test_an_unknown_column_is_told_by_its_place_and_the_names_there_are(home: Path) -> None:
+    """Never by its cell: without a header row that may be a key."""
+    (home.parent / "header.csv").write_text(f"name,text,{CANARY}\na,b,c\n")
+    told = run("import", "header.csv", "--dry-run")
+    assert told.exit_code == ExitCode.USAGE
+    assert "column 3" in told.stderr
+    assert "serial_number" in told.stderr
+    assert "label:NAME" in told.stderr
+    assert CANARY not in told.output
+
+
+def test_a_choice_of_two_is_followed_by_both() -> None:
+    """Neither was given."""
+    told = run("import").stderr
+    assert "strongroom import keys.csv" in told
+    assert "--transfer FILE" in told

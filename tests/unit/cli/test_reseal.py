@@ -1,13 +1,16 @@
 """What people read while keys are sealed again, and when a key is retired or not yet."""
 
+import os
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from click.testing import CliRunner
 
-from strongroom.errors import ExitCode
+from strongroom.errors import ExitCode, LogForked, RosterInvalid, StateCorrupt, StrongroomError
 from strongroom.mandates import SealingKeyState
+from strongroom.testing import FakeAuthority
 from strongroom_cli import reseal
 from strongroom_cli.app import cli
 from strongroom_cli.output import Output
@@ -177,3 +180,48 @@ def test_a_rate_is_a_positive_number(rate: str) -> None:
     """Zero would wait for ever."""
     result = CliRunner().invoke(cli, ["authority", "reseal", "--rate", rate])
     assert result.exit_code == ExitCode.USAGE
+
+
+def test_a_retired_key_that_has_left_the_roster_is_not_taken_out_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """The other steps stay."""
+    for state, is_named in ((SealingKeyState.CLOSED, True), (None, False)):
+        reseal._say(retirement(verdict=verdict(state=state), is_retired=True), None, TABLE)
+        said = capsys.readouterr().out
+        assert ("--remove-key" in said) == is_named
+        assert "start the recovery worker" in said
+        assert "destroy it when a drill has passed" in said
+
+
+@pytest.mark.parametrize("command", [("retire-key", KID), ("reseal",)])
+def test_without_settings_those_of_the_prover_are_asked_for(
+    command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a whole and out of the operator's shell, not variable by variable; a slip in one is said as it is."""
+    for name in list(os.environ):
+        if name.startswith("STRONGROOM_"):
+            monkeypatch.delenv(name)
+    told = CliRunner().invoke(cli, ["authority", *command])
+    assert told.exit_code == ExitCode.USAGE
+    assert f"(set -a; . prover.env; strongroom authority {' '.join(command)})" in told.stderr
+    assert "set STRONGROOM_" not in told.stderr
+    monkeypatch.setenv("STRONGROOM_RECOVERY_REQUIRE", "x")
+    assert "the nearest one is" in CliRunner().invoke(cli, ["authority", *command]).stderr
+
+
+@pytest.mark.parametrize("error", [LogForked, RosterInvalid, StateCorrupt])
+def test_a_log_that_does_not_fit_is_perhaps_another_authoritys(
+    error: type[StrongroomError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said before anybody restores a database that is well."""
+
+    def fail(_text: str, work: Coroutine[Any, Any, Any]) -> NoReturn:
+        work.close()
+        raise error("the log key did not sign it", hint="restore it")
+
+    monkeypatch.setattr(reseal, "carry_out", fail)
+    monkeypatch.setenv("STRONGROOM_DATABASE_URL", "postgresql://localhost/x")
+    with pytest.raises(error, match=r"^this may be another authority's database") as caught:
+        reseal.key_counts(FakeAuthority().roster, bytes(32))
+    assert caught.value.hint == (
+        "compare STRONGROOM_DATABASE_URL with the setting of this authority's workers; if it is theirs, restore it"
+    )

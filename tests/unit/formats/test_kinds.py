@@ -8,7 +8,7 @@ from pyrage import x25519
 from tests.support.cms import VECTORS, integer, oid, tlv, vector
 
 from strongroom.crypto.secret import Secret
-from strongroom.errors import MalformedStatement
+from strongroom.errors import MalformedStatement, UsageError
 from strongroom.fields import Algorithm, Kind
 from strongroom.formats.armour import read_pem
 from strongroom.formats.kinds import KeyKind, describe, validate
@@ -252,3 +252,48 @@ def test_what_is_no_recovery_password_is_refused_by_name(text: bytes, words: str
     """With the number of the group, and none of its digits."""
     found = validate(KeyKind.BITLOCKER, Secret(text))
     assert found == f"recovery password: {words}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "near"),
+    [
+        ("recovery-password-bitloker", "recovery-password-bitlocker"),
+        ("opensh", "openssh"),
+        ("OpenSSH", "openssh"),
+        ("pkcs-8", "pkcs8"),
+        ("age-identiy", "age-identity"),
+        ("volume_key", "volume-key"),
+    ],
+)
+def test_a_mistyped_kind_is_refused_and_names_the_one_that_is_checked(kind: str, near: str) -> None:
+    """Whatever the bytes are: as a word of its own it would skip the look at them. The word is not quoted."""
+    with pytest.raises(UsageError) as caught:
+        describe(kind, Secret(b"x"))
+    assert validate(kind, Secret(b"x")) == caught.value.message
+    assert near in caught.value.message
+    assert kind not in caught.value.message
+    assert near in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(
+            "key",
+            "disk-key",
+            "session-key",
+            "luks",
+            "raw-key",
+            "raw",
+            "pkcs7",
+            "pkcs12",
+            "openssl",
+            "ssh-key",
+            "age",
+        ),
+        *("recovery-key", "recovery-password", "recovery-password-filevault", "volume-header", "cryptoapi-simple"),
+    ],
+)
+def test_another_word_is_a_kind_of_its_own(kind: str) -> None:
+    """Its bytes are taken as they are."""
+    assert describe(kind, Secret(b"x")) == ""

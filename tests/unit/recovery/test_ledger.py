@@ -767,3 +767,11 @@ def test_whatever_the_worker_writes_folds_and_keeps_what_was_promised(steps: lis
         assert busiest(worker.asks[who], HOUR_SECONDS) <= PER_HOUR
         assert busiest(worker.gifts[who], DAY_SECONDS) <= PER_DAY
         assert busiest(worker.limited[who], HOUR_SECONDS) <= 1
+
+
+def test_the_escrow_log_must_reach_as_far_as_anything_that_was_said_of_it() -> None:
+    """By a look, by sealing again, and by a retirement; the farthest counts."""
+    assert fold(asked()).reach == 0
+    assert fold(looked_at(5, 2), looked_at(0, 1)).reach == 7
+    assert fold(looked_at(5, 2), resealed(0, 9), resealed(0, 1)).reach == 9
+    assert fold(RetirementLeaf(**RETIRED | {"size": 12}), RetirementLeaf(**RETIRED), looked_at(0, 3)).reach == 12
