@@ -30,7 +30,7 @@ demo: up ## the whole story on FILE (default: README.md): escrow a key, lose eve
 # Two parts at once, the longest first, each with servers of its own: most tests wait for these.
 test: lint ## everything: unit, integration, end to end, faults, against real servers
 	@.venv/bin/coverage erase
-	@$(MAKE) --no-print-directory --jobs 2 test-integration test-whole test-rest test-hosts
+	@$(MAKE) --no-print-directory --keep-going --jobs 2 test-integration test-whole test-rest test-hosts
 	@.venv/bin/coverage combine --quiet
 	@.venv/bin/coverage report
 
