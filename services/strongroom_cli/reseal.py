@@ -197,7 +197,7 @@ def retire_key(*, kid: str, give_up: tuple[str, ...], output: Output) -> None:
 
     A record that is unprovable keeps every key, for perhaps that key alone opens it. What can never open, garbage
     of a broken host, say, is given up by name: its id, or `leaf:N` for a whole statement. How many were is put on
-    record. If the key would have opened one of them after all, it is lost with the key.
+    record. Before that every blob of it is tried with the key, and one that opens keeps the key.
 
     Exit code 6 while only looks of the prover are missing, 1 while records need the key or are unprovable.
 
