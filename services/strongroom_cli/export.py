@@ -13,11 +13,11 @@ from strongroom.errors import UsageError
 from strongroom_cli.arguments import check_principal, check_record
 from strongroom_cli.options import EXISTING_FILE, home_option, output_option, passphrase_option, wait_option
 from strongroom_cli.output import Output, legible, progress, run, when
+from strongroom_cli.recovery import unreleased_document
 
 if TYPE_CHECKING:
     from strongroom_agent.exporting import Exported
     from strongroom_agent.kept_exports import Move
-    from strongroom_agent.waiting import Unreleased
 
 
 @click.command()
@@ -120,8 +120,8 @@ def _tell(done: "Exported", move: "Move", output: Output) -> None:
                 "recipient_key": move.recipient.kid,
                 "records": done.records,
                 "released": done.released,
-                "waiting": [_document(each) for each in done.waiting],
-                "refused": [_document(each) for each in done.refused],
+                "waiting": [unreleased_document(each) for each in done.waiting],
+                "refused": [unreleased_document(each) for each in done.refused],
                 "left_out": [{"record": each.record, "name": each.name, "why": each.why} for each in done.left_out],
                 "out": str(done.path) if done.path else None,
             },
@@ -145,16 +145,3 @@ def _tell(done: "Exported", move: "Move", output: Output) -> None:
     if any(each.is_waiting for each in done.waiting):
         output.line("  next        officers run `strongroom requests` and `strongroom approve ID`;")
         output.line("              then give the same command again")
-
-
-def _document(error: "Unreleased") -> dict[str, object]:
-    asked = error.asked
-    return {
-        "request": asked.id,
-        "digest": f"sha256:{asked.digest}",
-        "state": error.state.value,
-        "code": error.remote_code,
-        "message": error.words,
-        "expires_at": asked.expires_at,
-        "retry_at": error.retry_at,
-    }

@@ -275,16 +275,23 @@ def _short(text: str) -> str:
 
 def _unreleased_document(error: "Unreleased") -> dict[str, object]:
     asked = error.asked
+    return unreleased_document(error) | {
+        "principal": asked.principal,
+        "reason": asked.reason,
+        "recipient_key": asked.recipient_key,
+        "unwrap": asked.unwrap,
+    }
+
+
+def unreleased_document(error: "Unreleased") -> dict[str, object]:
+    """Return what programs are told of any request that brought no key."""
+    asked = error.asked
     return {
         "request": asked.id,
         "digest": f"sha256:{asked.digest}",
         "state": error.state.value,
         "code": error.remote_code,
         "message": error.words,
-        "principal": asked.principal,
-        "reason": asked.reason,
-        "recipient_key": asked.recipient_key,
-        "unwrap": asked.unwrap,
         "expires_at": asked.expires_at,
         "retry_at": error.retry_at,
     }

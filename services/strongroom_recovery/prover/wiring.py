@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from strongroom.crypto.key_file import read_passphrase, read_signing_key
 from strongroom.crypto.keyring import Keyring, open_keyring
@@ -12,7 +13,7 @@ from strongroom.crypto.signing import SigningKey
 from strongroom.errors import ConfigurationInvalid
 from strongroom.roster import Roster
 from strongroom.service import Health, keep_running
-from strongroom_recovery.opening import opened
+from strongroom_recovery.opening import Opened, opened
 from strongroom_recovery.prover.report import Report
 from strongroom_recovery.prover.worker import Prover
 from strongroom_recovery.settings import ProverSettings
@@ -63,19 +64,32 @@ async def prover(
     be tried again.
     """
     async with opened(settings, keys.log, keys.check_usable) as means:
-        yield Prover(
-            database=means.database,
-            registry=means.registry,
-            ledger=means.ledger,
-            follower=means.follower,
-            writer=means.writer,
-            escrow_log=means.escrow_log,
-            keyring=keys.sealing,
-            health=health,
-            report=Report(means.ledger, settings.metrics_file, clock=clock, monotonic=monotonic),
-            clock=clock,
-            monotonic=monotonic,
-        )
+        yield prover_of(means, keys, health, settings.metrics_file, clock=clock, monotonic=monotonic)
+
+
+def prover_of(
+    means: Opened,
+    keys: Keys,
+    health: Health,
+    metrics_file: Path | None,
+    *,
+    clock: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> Prover:
+    """Put a prover together over what is open already; nothing is looked at yet."""
+    return Prover(
+        database=means.database,
+        registry=means.registry,
+        ledger=means.ledger,
+        follower=means.follower,
+        writer=means.writer,
+        escrow_log=means.escrow_log,
+        keyring=keys.sealing,
+        health=health,
+        report=Report(means.ledger, metrics_file, clock=clock, monotonic=monotonic),
+        clock=clock,
+        monotonic=monotonic,
+    )
 
 
 async def serve(settings: ProverSettings, stop: asyncio.Event, clock: Callable[[], float] = time.time) -> None:

@@ -14,9 +14,7 @@ from strongroom.leaves import RetirementLeaf
 from strongroom.private_file import sync_folder
 from strongroom.service import Health
 from strongroom_recovery.opening import Opened
-from strongroom_recovery.prover.report import Report
-from strongroom_recovery.prover.wiring import Keys
-from strongroom_recovery.prover.worker import Prover
+from strongroom_recovery.prover.wiring import Keys, prover_of
 from strongroom_recovery.reseal import store
 from strongroom_recovery.reseal.giving_up import check_hopeless
 from strongroom_recovery.reseal.retirement import Verdict, judge
@@ -61,21 +59,10 @@ async def retire(
 
     Raises NotFound for a key that nobody knows, UsageError for one in `give_up` that is not unprovable, or that
     this very key opens; RosterExpired and DatabaseUnavailable, and nothing was logged; FatalError, also for an
-    escrow log that is shorter than the recovery log says. A key that is retired already is called
-    so, whatever is given up.
+    escrow log that is shorter than the recovery log says. A key that is retired already is called so, whatever is
+    given up.
     """
-    prover = Prover(
-        database=means.database,
-        registry=means.registry,
-        ledger=means.ledger,
-        follower=means.follower,
-        writer=means.writer,
-        escrow_log=means.escrow_log,
-        keyring=keys.sealing,
-        health=Health(None),
-        report=Report(means.ledger, None),
-        clock=clock,
-    )
+    prover = prover_of(means, keys, Health(None), None, clock=clock)
     stop = asyncio.Event()
     await check_hopeless(means, keys.sealing, kid, give_up)
     done = await _tried(means, keys, kid, give_up, int(clock()))
